@@ -1,0 +1,246 @@
+import { z } from 'zod';
+import { Condition } from './conditions.ts';
+import { apiVersion, clusterNamePattern, maxClusterNameLength, resources } from './names.ts';
+import {
+  Etcd,
+  imagePullPolicy,
+  imagePullSecrets,
+  logLevel,
+  ObjectMeta,
+  Placement,
+  PodMetadata,
+  PostgresVersion,
+  Resources,
+  Security,
+  Storage,
+} from './parts.ts';
+
+const Postgres = z.object({
+  version: PostgresVersion.default(17).meta({
+    description: 'Major version of Postgres. Cannot be changed: a major upgrade is not supported.',
+    'x-kubernetes-validations': [
+      { rule: 'self == oldSelf', message: 'the major version cannot be changed after creation' },
+    ],
+  }),
+  image: z.string().min(1).max(512).optional().meta({
+    description:
+      'Image with Postgres of this major version, based on Debian (glibc); `postgres:<version>` if left out.',
+  }),
+  parameters: z
+    .record(
+      z.string(),
+      z
+        .union([z.int(), z.string().max(4096)])
+        .transform(String)
+        .meta({
+          'x-kubernetes-int-or-string': true,
+          description: 'Value as in postgresql.conf, without quotes.',
+        }),
+    )
+    .optional()
+    .meta({
+      description:
+        'Postgres parameters, as in postgresql.conf. Koschei decides on its own whether they need a reload or a restart, and refuses those that it owns.',
+      maxProperties: 256,
+    }),
+  hba: z.array(z.string().min(1).max(1024)).max(128).optional().meta({
+    description:
+      'Lines for pg_hba.conf, put behind those of Koschei. Without any: password over TLS from everywhere.',
+    'x-kubernetes-list-type': 'atomic',
+  }),
+});
+
+const Replicas = z.object({
+  synchronous: z.int().min(0).max(8).default(1).meta({
+    description:
+      'Standbys that confirm every commit before it counts. They are the ones that may become primary without loss. Koschei picks them among all standbys.',
+  }),
+  asynchronous: z.int().min(0).max(16).default(1).meta({
+    description: 'Further standbys. They replace a lost synchronous one and take reads.',
+  }),
+});
+
+const Failover = z.object({
+  fencing: z.enum(['fast', 'strict']).default('fast').meta({
+    description:
+      '`fast`: a synchronous standby takes over as soon as it has cut the old primary off from acknowledging commits. `strict`: it also waits until the old primary must have stopped, so that not even stale reads happen.',
+  }),
+  ttlSeconds: z.int().min(4).max(60).default(6).meta({
+    description: 'How long a primary may go on without a heartbeat in etcd, in seconds, before it stops.',
+  }),
+});
+
+const Service = z.object({
+  type: z
+    .enum(['ClusterIP', 'NodePort', 'LoadBalancer'])
+    .default('ClusterIP')
+    .meta({ description: 'Type of the Services.' }),
+  annotations: z
+    .record(z.string(), z.string().max(4096))
+    .optional()
+    .meta({ description: 'Annotations of the Services.', maxProperties: 64 }),
+});
+
+/** What a user wants. Every default is here; the API server and {@link PgClusterSpec.parse} fill in the same ones. */
+export const PgClusterSpec = z
+  .object({
+    postgres: Postgres.prefault({}).meta({ description: 'Which Postgres, and how it is set up.' }),
+    replicas: Replicas.prefault({}).meta({
+      description: 'How many standbys the primary has. `kubectl scale` changes the asynchronous ones.',
+    }),
+    durability: z.enum(['required', 'preferred']).default('required').meta({
+      description:
+        'What happens to commits while too few synchronous standbys are up. `required`: they wait, nothing acknowledged can be lost. `preferred`: they go on without.',
+    }),
+    failover: Failover.prefault({}).meta({ description: 'How a lost primary is replaced.' }),
+    storage: Storage.meta({ description: 'The volumes of each instance.' }),
+    resources: Resources.optional().meta({ description: 'CPU and memory of each Postgres container.' }),
+    etcd: Etcd.optional().meta({
+      description:
+        'An etcd of your own, instead of the one installed with the operator. Decided at creation: cannot be changed.',
+    }),
+    placement: Placement.prefault({}).meta({ description: 'On which nodes the instances run.' }),
+    imagePullSecrets,
+    imagePullPolicy,
+    service: Service.prefault({}).meta({ description: 'The Services `-rw`, `-ro` and `-r`.' }),
+    podMetadata: PodMetadata.optional().meta({ description: 'Labels and annotations of the pods.' }),
+    logLevel,
+    deletionPolicy: z.enum(['Retain', 'Delete']).default('Retain').meta({
+      description:
+        'What happens to volumes and credentials when the PgCluster is deleted. `Retain` keeps them: a PgCluster of the same name adopts them.',
+    }),
+    security: Security.prefault({}).meta({
+      description: 'User and group of Postgres. Decided at creation: cannot be changed.',
+      'x-kubernetes-validations': [
+        { rule: 'self == oldSelf', message: 'security cannot be changed after creation' },
+      ],
+    }),
+  })
+  .meta({
+    'x-kubernetes-validations': [
+      {
+        rule: 'has(self.etcd) == has(oldSelf.etcd) && (!has(self.etcd) || self.etcd == oldSelf.etcd)',
+        message: 'etcd cannot be changed after creation',
+      },
+    ],
+  });
+export type PgClusterSpec = z.infer<typeof PgClusterSpec>;
+/** A spec as people write it: everything with a default may be left out. */
+export type PgClusterSpecInput = z.input<typeof PgClusterSpec>;
+
+export const phases = [
+  'Creating',
+  'Running',
+  'Degraded',
+  'FailingOver',
+  'SwitchingOver',
+  'Updating',
+  'Stopped',
+  'WaitingForDecision',
+  'Deleting',
+] as const;
+export type Phase = (typeof phases)[number];
+
+const VolumeReport = z.object({
+  instance: z.string().max(63).meta({ description: 'Instance that the volume belongs to.' }),
+  dataId: z.string().max(64).optional().meta({ description: 'Random id of the data on the volume.' }),
+  timeline: z.int().optional().meta({ description: 'Timeline of the data.', format: 'int64' }),
+  lsn: z.string().max(32).optional().meta({ description: 'How far the data goes.' }),
+  note: z.string().max(1024).meta({ description: 'What is known about the volume, and what is not.' }),
+});
+export type VolumeReport = z.infer<typeof VolumeReport>;
+
+/** What is true. All fields are optional: a new resource has none. */
+export const PgClusterStatus = z.object({
+  observedGeneration: z
+    .int()
+    .optional()
+    .meta({ description: 'The generation of the spec that this status is about.', format: 'int64' }),
+  clusterId: z
+    .string()
+    .max(64)
+    .optional()
+    .meta({ description: 'Random id of this cluster, made once. Volumes and the state in etcd carry it.' }),
+  phase: z
+    .string()
+    .max(64)
+    .optional()
+    .meta({ description: `One word for people: ${phases.join(', ')}.` }),
+  primary: z.string().max(63).optional().meta({ description: 'The instance that takes writes.' }),
+  primaryDataId: z.string().max(64).optional().meta({ description: 'Id of the data of the primary.' }),
+  timeline: z.int().optional().meta({ description: 'Timeline of the primary.', format: 'int64' }),
+  term: z
+    .int()
+    .optional()
+    .meta({ description: 'Grows by one with every change of leader.', format: 'int64' }),
+  instances: z.int().optional().meta({ description: 'Instances that exist, the primary included.' }),
+  readyInstances: z.int().optional().meta({ description: 'Instances that answer in their role.' }),
+  ready: z
+    .string()
+    .max(16)
+    .optional()
+    .meta({ description: 'Ready and wanted instances, for example `3/4`.' }),
+  synchronousStandbys: z.array(z.string().max(63)).max(8).optional().meta({
+    description: 'Standbys that confirm every commit and may become primary.',
+    'x-kubernetes-list-type': 'atomic',
+  }),
+  sync: z.string().max(640).optional().meta({ description: 'The same, separated by commas.' }),
+  asynchronousReplicas: z
+    .int()
+    .optional()
+    .meta({ description: 'Asynchronous standbys that exist (scale subresource).' }),
+  selector: z.string().max(512).optional().meta({ description: 'Selects the pods (scale subresource).' }),
+  currentImage: z.string().max(512).optional().meta({ description: 'Image that the instances run.' }),
+  acceptedSpec: z.record(z.string(), z.unknown()).optional().meta({
+    description: 'The spec in force: the last one that was valid. A refused change does not touch it.',
+    'x-kubernetes-preserve-unknown-fields': true,
+  }),
+  conditions: z
+    .array(Condition)
+    .max(32)
+    .optional()
+    .meta({
+      description: 'What is being done and what is waited for, one entry per type.',
+      'x-kubernetes-list-type': 'map',
+      'x-kubernetes-list-map-keys': ['type'],
+    }),
+  volumes: z
+    .array(VolumeReport)
+    .max(32)
+    .optional()
+    .meta({
+      description:
+        'Only while a person must decide: the volumes found. Annotate the PgCluster with `koschei.dev/adopt-primary=<instance>` to go on with one.',
+      'x-kubernetes-list-type': 'map',
+      'x-kubernetes-list-map-keys': ['instance'],
+    }),
+});
+export type PgClusterStatus = z.infer<typeof PgClusterStatus>;
+
+export const PgCluster = z
+  .object({
+    apiVersion: z.literal(apiVersion),
+    kind: z.literal(resources.PgCluster.kind),
+    metadata: ObjectMeta,
+    spec: PgClusterSpec.meta({ description: 'What you want.' }),
+    status: PgClusterStatus.optional().meta({ description: 'What is true, written by the operator.' }),
+  })
+  .meta({
+    description:
+      'A highly available Postgres: one primary and its standbys. The smallest useful spec is `storage: { size: 1Gi }`.',
+    'x-kubernetes-validations': [
+      {
+        rule: `size(self.metadata.name) <= ${maxClusterNameLength} && self.metadata.name.matches('${clusterNamePattern}')`,
+        message: `the name must be a DNS label of at most ${maxClusterNameLength} characters that begins with a letter`,
+      },
+    ],
+  });
+export type PgCluster = z.infer<typeof PgCluster>;
+
+/** The image of Postgres that a spec means. */
+export const postgresImage = (postgres: PgClusterSpec['postgres']): string =>
+  postgres.image ?? `postgres:${postgres.version}`;
+
+/** How many instances a spec means: the primary and all its standbys. */
+export const instanceCount = (replicas: PgClusterSpec['replicas']): number =>
+  1 + replicas.synchronous + replicas.asynchronous;
