@@ -1,0 +1,161 @@
+import type { Etcd, KeyValue } from './etcd.ts';
+import { EtcdError } from './etcd.ts';
+import type { ClusterKeys } from './keys.ts';
+import { type ClusterView, emptyView, parseView } from './view.ts';
+
+export interface StoreOptions {
+  readonly etcd: Etcd;
+  readonly keys: ClusterKeys;
+  /** Milliseconds on a clock that never goes back. */
+  readonly now: () => number;
+  /** A watch that has been silent for this long is read again, milliseconds. */
+  readonly silenceMs: number;
+  readonly onChange: () => void;
+  readonly onProblem?: (message: string) => void;
+}
+
+/**
+ * Keeps a view of one cluster's keys up to date: a linearizable read, then a watch from that revision on; the watch is
+ * a wake-up, and is replaced whenever it ends, is compacted or falls silent. It never gives up and never hides that it
+ * is behind: `contactAt` tells when etcd last answered.
+ */
+export class ClusterStore {
+  readonly #o: StoreOptions;
+  #raw = new Map<string, KeyValue>();
+  /** The newest revision known of each key, deletions included: the watch may bring what `learn` already knows. */
+  #newest = new Map<string, bigint>();
+  #view: ClusterView = emptyView;
+  #dirty = false;
+  #revision = 0n;
+  /** Everything up to this revision is in the last full read. */
+  #readRevision = 0n;
+  #contactAt: number | undefined;
+  #readAt: number | undefined;
+  #endWatch: (() => void) | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #reading: Promise<void> | undefined;
+  #stopped = false;
+  #failures = 0;
+
+  constructor(options: StoreOptions) {
+    this.#o = options;
+  }
+
+  /** The newest view. */
+  get view(): ClusterView {
+    if (this.#dirty) {
+      this.#view = parseView(this.#o.keys, String(this.#revision), this.#raw.values());
+      this.#dirty = false;
+    }
+    return this.#view;
+  }
+
+  /** When etcd was last heard of (a read or a watch message); undefined: never. */
+  get contactAt(): number | undefined {
+    return this.#contactAt;
+  }
+
+  /** When the last linearizable read that has been answered was *sent*; undefined: never. */
+  get readAt(): number | undefined {
+    return this.#readAt;
+  }
+
+  start(): void {
+    void this.#resume();
+    this.#timer = setInterval(() => {
+      const silent = this.#o.now() - (this.#contactAt ?? Number.NEGATIVE_INFINITY) > this.#o.silenceMs;
+      if (silent && this.#reading === undefined) void this.#resume();
+    }, this.#o.silenceMs / 2);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    this.#endWatch?.();
+  }
+
+  /** A linearizable read of everything, sent after this call. Throws EtcdError. */
+  async refresh(): Promise<ClusterView> {
+    const sentAt = this.#o.now();
+    const { revision, keys } = await this.#o.etcd.readPrefix(this.#o.keys.prefix);
+    const at = BigInt(revision);
+    // A watch may already have brought newer changes than this answer.
+    if (at >= this.#revision) {
+      this.#raw = new Map(keys.map((kv) => [kv.key, kv]));
+      this.#newest = new Map(keys.map((kv) => [kv.key, BigInt(kv.modRevision)]));
+      this.#readRevision = at;
+      this.#revision = at;
+      this.#dirty = true;
+    }
+    this.#readAt = Math.max(this.#readAt ?? sentAt, sentAt);
+    this.#contactAt = this.#o.now();
+    return this.view;
+  }
+
+  /** Takes in what a transaction of this process wrote, without waiting for the watch to bring it. */
+  learn(changes: readonly { key: string; value: string | undefined }[], revision: string): void {
+    this.#apply(
+      changes.map(({ key, value }) =>
+        value === undefined
+          ? ({ type: 'delete', key, modRevision: revision } as const)
+          : ({ type: 'put', kv: { key, value, modRevision: revision } } as const),
+      ),
+    );
+  }
+
+  async #resume(): Promise<void> {
+    if (this.#reading !== undefined || this.#stopped) return;
+    this.#endWatch?.();
+    this.#endWatch = undefined;
+    this.#reading = (async () => {
+      try {
+        await this.refresh();
+        if (this.#stopped) return;
+        this.#failures = 0;
+        this.#endWatch = this.#o.etcd.watch(this.#o.keys.prefix, String(this.#revision + 1n), {
+          onStarted: () => {
+            this.#contactAt = this.#o.now();
+          },
+          onEvents: (events) => {
+            this.#contactAt = this.#o.now();
+            this.#apply(events);
+            this.#o.onChange();
+          },
+          onEnded: (reason) => {
+            this.#o.onProblem?.(`watch of etcd ended: ${reason}`);
+            this.#endWatch = undefined;
+            void this.#resume();
+          },
+        });
+        this.#o.onChange();
+      } catch (error) {
+        if (!(error instanceof EtcdError)) throw error;
+        this.#failures += 1;
+        if (this.#failures === 1 || this.#failures % 30 === 0) this.#o.onProblem?.(error.message);
+      }
+    })().finally(() => {
+      this.#reading = undefined;
+      if (this.#endWatch === undefined && !this.#stopped)
+        setTimeout(
+          () => void this.#resume(),
+          Math.min(100 * 2 ** Math.min(this.#failures, 4), 1_000),
+        ).unref();
+    });
+    await this.#reading;
+  }
+
+  #apply(
+    events: readonly ({ type: 'put'; kv: KeyValue } | { type: 'delete'; key: string; modRevision: string })[],
+  ): void {
+    for (const event of events) {
+      const key = event.type === 'put' ? event.kv.key : event.key;
+      const revision = BigInt(event.type === 'put' ? event.kv.modRevision : event.modRevision);
+      if (revision <= (this.#newest.get(key) ?? this.#readRevision)) continue;
+      this.#newest.set(key, revision);
+      if (event.type === 'put') this.#raw.set(key, event.kv);
+      else this.#raw.delete(key);
+      if (revision > this.#revision) this.#revision = revision;
+      this.#dirty = true;
+    }
+  }
+}

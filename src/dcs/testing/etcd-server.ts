@@ -1,0 +1,64 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Etcd } from '../etcd.ts';
+
+/** A real single-member etcd on loopback, for integration tests. */
+export interface EtcdServer {
+  readonly endpoint: string;
+  readonly pid: number;
+  /** Sends a signal, e.g. SIGSTOP to make it hang. */
+  signal(signal: NodeJS.Signals): void;
+  stop(): Promise<void>;
+}
+
+/** Starts etcd (Debian package `etcd-server`) with its data in a new temporary folder and waits until it answers. */
+export async function startEtcd(): Promise<EtcdServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'koschei-etcd-'));
+  const [client, peer] = [await freePort(), await freePort()];
+  const endpoint = `http://127.0.0.1:${client}`;
+  const args = ['--name=test', `--data-dir=${folder}`, `--listen-client-urls=${endpoint}`];
+  args.push(`--advertise-client-urls=${endpoint}`, `--listen-peer-urls=http://127.0.0.1:${peer}`);
+  args.push(
+    `--initial-advertise-peer-urls=http://127.0.0.1:${peer}`,
+    `--initial-cluster=test=http://127.0.0.1:${peer}`,
+  );
+  const child: ChildProcess = spawn('etcd', args, { stdio: 'ignore' });
+  const probe = new Etcd({ endpoints: [endpoint], timeoutMs: 500 });
+  const deadline = performance.now() + 20_000;
+  for (;;) {
+    try {
+      await probe.readPrefix('/');
+      break;
+    } catch (error) {
+      if (performance.now() > deadline || child.exitCode !== null) throw error;
+      await sleep(50);
+    }
+  }
+  probe.close();
+  return {
+    endpoint,
+    pid: child.pid ?? 0,
+    signal: (signal) => void child.kill(signal),
+    stop: async () => {
+      const gone = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGKILL');
+      await gone;
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+async function freePort(): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    const server = createServer();
+    server.on('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
