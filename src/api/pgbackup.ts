@@ -100,8 +100,8 @@ export type PgBackupStatus = z.infer<typeof PgBackupStatus>;
 
 export const PgBackup = z
   .object({
-    apiVersion: z.literal(apiVersion),
-    kind: z.literal(resources.PgBackup.kind),
+    apiVersion: z.literal(apiVersion).default(apiVersion),
+    kind: z.literal(resources.PgBackup.kind).default(resources.PgBackup.kind),
     metadata: ObjectMeta,
     spec: PgBackupSpec.meta({ description: 'What to back up.' }),
     status: PgBackupStatus.optional().meta({ description: 'What is true, written by the operator.' }),

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { Condition } from './conditions.ts';
-import { apiVersion, clusterNamePattern, maxClusterNameLength, resources } from './names.ts';
+import { apiVersion, resources } from './names.ts';
 import {
   Etcd,
   imagePullPolicy,
@@ -219,8 +219,8 @@ export type PgClusterStatus = z.infer<typeof PgClusterStatus>;
 
 export const PgCluster = z
   .object({
-    apiVersion: z.literal(apiVersion),
-    kind: z.literal(resources.PgCluster.kind),
+    apiVersion: z.literal(apiVersion).default(apiVersion),
+    kind: z.literal(resources.PgCluster.kind).default(resources.PgCluster.kind),
     metadata: ObjectMeta,
     spec: PgClusterSpec.meta({ description: 'What you want.' }),
     status: PgClusterStatus.optional().meta({ description: 'What is true, written by the operator.' }),
@@ -228,14 +228,12 @@ export const PgCluster = z
   .meta({
     description:
       'A highly available Postgres: one primary and its standbys. The smallest useful spec is `storage: { size: 1Gi }`.',
-    'x-kubernetes-validations': [
-      {
-        rule: `size(self.metadata.name) <= ${maxClusterNameLength} && self.metadata.name.matches('${clusterNamePattern}')`,
-        message: `the name must be a DNS label of at most ${maxClusterNameLength} characters that begins with a letter`,
-      },
-    ],
   });
 export type PgCluster = z.infer<typeof PgCluster>;
+
+/** A PgCluster whose spec has not been judged yet: what is needed to say in its status why it is refused. */
+export const UnreadPgCluster = PgCluster.extend({ spec: z.unknown() });
+export type UnreadPgCluster = z.infer<typeof UnreadPgCluster>;
 
 /** The image of Postgres that a spec means. */
 export const postgresImage = (postgres: PgClusterSpec['postgres']): string =>

@@ -115,8 +115,8 @@ export type PgInstanceStatus = z.infer<typeof PgInstanceStatus>;
 
 export const PgInstance = z
   .object({
-    apiVersion: z.literal(apiVersion),
-    kind: z.literal(resources.PgInstance.kind),
+    apiVersion: z.literal(apiVersion).default(apiVersion),
+    kind: z.literal(resources.PgInstance.kind).default(resources.PgInstance.kind),
     metadata: ObjectMeta,
     spec: PgInstanceSpec.meta({ description: 'What the operator wants of this instance.' }),
     status: PgInstanceStatus.optional().meta({ description: 'What is true, written by the operator.' }),
