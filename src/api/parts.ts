@@ -134,7 +134,7 @@ export const Etcd = z.object({
       z
         .string()
         .max(256)
-        .regex(/^https:\/\/[^/?#\s]+$/),
+        .regex(/^https:\/\/[^/?#\s]+$/, 'a URL such as https://etcd-0.etcd:2379, without a path'),
     )
     .min(1)
     .max(9)

@@ -6,14 +6,16 @@ import { z } from 'zod';
  */
 export const quantityPattern = /^[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE]|[eE][0-9]{1,2})?$/;
 
+const quantityForm = 'an amount such as 500m, 2, 512Mi or 10Gi';
+
 /** A volume size. A string only, so that it can be compared by a CEL rule. */
 export const sizeSchema = (description: string) =>
-  z.string().max(32).regex(quantityPattern).meta({ description });
+  z.string().max(32).regex(quantityPattern, quantityForm).meta({ description });
 
 /** An amount that YAML may carry as a number (`cpu: 2`) or a string (`cpu: 500m`); parsed to a string. */
 export const quantitySchema = (description: string) =>
   z
-    .union([z.int().min(0), z.string().max(32).regex(quantityPattern)])
+    .union([z.int().min(0), z.string().max(32).regex(quantityPattern, quantityForm)])
     .transform(String)
     .meta({ description, 'x-kubernetes-int-or-string': true, pattern: quantityPattern.source });
 

@@ -344,7 +344,10 @@ function expectation(issue: z.core.$ZodIssue): string {
     case 'invalid_value':
       return `one of ${issue.values.map(String).join(', ')}`;
     case 'invalid_format':
-      return `text that matches ${issue.pattern ?? issue.format}`;
+      // Schemas of ours say what they expect; zod's own messages begin with "Invalid".
+      return issue.message.startsWith('Invalid')
+        ? `text that matches ${issue.pattern ?? issue.format}`
+        : issue.message;
     case 'invalid_union':
       return 'a number or a text of the right form';
     default:

@@ -1,0 +1,285 @@
+import { describe, expect, it } from 'vitest';
+import { ownedParameters, whyOwned } from './owned-parameters.ts';
+import { instanceCount, PgClusterSpec, type PgClusterSpecInput, postgresImage } from './pgcluster.ts';
+import {
+  acceptedSpec,
+  describeRefusals,
+  RefusedError,
+  readSpec,
+  refuseChange,
+  validateName,
+  validateSpec,
+} from './refusals.ts';
+
+const spec = (change: Partial<PgClusterSpecInput> = {}): PgClusterSpec =>
+  PgClusterSpec.parse({ storage: { size: '10Gi' }, ...change });
+const withParameters = (parameters: Record<string, string>) => spec({ postgres: { parameters } });
+
+describe('validateSpec', () => {
+  it('accepts the smallest spec and a large one', () => {
+    expect(validateSpec(spec())).toEqual([]);
+    const large = spec({
+      postgres: {
+        version: 16,
+        image: 'registry.example/postgres:16-bookworm',
+        parameters: {
+          shared_preload_libraries: 'pg_stat_statements',
+          'pg_stat_statements.max': 5000,
+          work_mem: '8MB',
+          synchronous_commit: 'remote_apply',
+          recovery_prefetch: 'off',
+        },
+        hba: ['# the office', 'hostssl all all 10.0.0.0/8 scram-sha-256', 'local all all peer'],
+      },
+      replicas: { synchronous: 2, asynchronous: 3 },
+      storage: { size: '1Ti', storageClassName: 'fast', wal: { size: '20Gi' } },
+      resources: { requests: { cpu: '500m', memory: '1Gi' }, limits: { cpu: 2, memory: '1Gi' } },
+      placement: {
+        nodeSelector: { 'kubernetes.io/arch': 'amd64' },
+        tolerations: [
+          { operator: 'Exists' },
+          { key: 'db', value: 'yes', effect: 'NoExecute', tolerationSeconds: 30 },
+        ],
+      },
+      podMetadata: {
+        labels: { team: 'shop' },
+        annotations: { 'example.com/note': 'any text, even with spaces' },
+      },
+    });
+    expect(validateSpec(large)).toEqual([]);
+    expect(instanceCount(large.replicas)).toBe(6);
+    expect(postgresImage(large.postgres)).toBe('registry.example/postgres:16-bookworm');
+    expect(postgresImage(spec().postgres)).toBe('postgres:17');
+  });
+
+  it.each(ownedParameters.map((name) => [name.replace('*', name.startsWith('ssl') ? 'cert_file' : 'mode')]))(
+    'refuses the owned parameter %s and explains',
+    (name) => {
+      expect(validateSpec(withParameters({ [name.toUpperCase()]: 'x' }))).toEqual([
+        {
+          field: `spec.postgres.parameters[${name.toUpperCase()}]`,
+          reason: 'InvalidSpec',
+          expected: 'not to be set',
+          found: '"x"',
+          advice: `remove it: ${whyOwned(name)}`,
+        },
+      ]);
+    },
+  );
+
+  it.each([
+    ['synchronous_commit', 'local'],
+    ['synchronous_commit', 'OFF'],
+    ['synchronous_commit', 'remote_write'],
+    ['work_mem', "8MB'\nfsync = off"],
+    ['work mem', '8MB'],
+    ['a\nb', '1'],
+    ["x'", '1'],
+    ['', '1'],
+  ])('refuses %j = %j', (name, value) => {
+    const [refusal, ...more] = validateSpec(withParameters({ [name]: value }));
+    expect(more).toEqual([]);
+    expect(refusal).toMatchObject({ field: `spec.postgres.parameters[${name}]`, reason: 'InvalidSpec' });
+  });
+
+  it.each<[string, Partial<PgClusterSpecInput>, string]>([
+    ['a line that is no record', { postgres: { hba: ['trust everybody'] } }, 'spec.postgres.hba[0]'],
+    ['an include', { postgres: { hba: ['include /etc/passwd'] } }, 'spec.postgres.hba[0]'],
+    [
+      'two lines in one',
+      { postgres: { hba: ['local all all peer\nhost all all all trust'] } },
+      'spec.postgres.hba[0]',
+    ],
+    ['an Alpine image', { postgres: { image: 'postgres:17-alpine' } }, 'spec.postgres.image'],
+    ['a tiny volume', { storage: { size: '10Mi' } }, 'spec.storage.size'],
+    ['a size without a unit', { storage: { size: '10' } }, 'spec.storage.size'],
+    ['a tiny WAL volume', { storage: { size: '1Gi', wal: { size: '100m' } } }, 'spec.storage.wal.size'],
+    [
+      'more requested than allowed',
+      { resources: { requests: { memory: '2Gi' }, limits: { memory: '1Gi' } } },
+      'spec.resources.requests.memory',
+    ],
+    [
+      'a label with spaces',
+      { podMetadata: { labels: { team: 'the shop' } } },
+      'spec.podMetadata.labels[team]',
+    ],
+    ['a bad label name', { podMetadata: { labels: { 'a/b/c': 'x' } } }, 'spec.podMetadata.labels[a/b/c]'],
+    [
+      'a bad node selector',
+      { placement: { nodeSelector: { zone: '-' } } },
+      'spec.placement.nodeSelector[zone]',
+    ],
+    ['a bad annotation name', { service: { annotations: { 'a b': 'x' } } }, 'spec.service.annotations[a b]'],
+    [
+      'a toleration of nothing',
+      { placement: { tolerations: [{ value: 'x' }] } },
+      'spec.placement.tolerations[0].key',
+    ],
+    [
+      'a toleration of any value and one value',
+      { placement: { tolerations: [{ key: 'k', operator: 'Exists', value: 'x' }] } },
+      'spec.placement.tolerations[0].value',
+    ],
+    [
+      'seconds for an effect that has none',
+      { placement: { tolerations: [{ key: 'k', effect: 'NoSchedule', tolerationSeconds: 5 }] } },
+      'spec.placement.tolerations[0].tolerationSeconds',
+    ],
+  ])('refuses %s', (_, change, field) => {
+    expect(validateSpec(spec(change))).toMatchObject([{ field, reason: 'InvalidSpec' }]);
+  });
+});
+
+describe('validateName', () => {
+  it.each(['a', 'shop', 'shop-2', 'a'.repeat(40)])('accepts %s', (name) => {
+    expect(validateName(name)).toEqual([]);
+  });
+  it.each(['', '1shop', 'shop-', '-shop', 'Shop', 'my.shop', 'my_shop', 'a'.repeat(41)])(
+    'refuses %j',
+    (name) => {
+      expect(validateName(name)).toMatchObject([{ field: 'metadata.name', reason: 'InvalidSpec' }]);
+    },
+  );
+});
+
+describe('refuseChange', () => {
+  const etcd = { endpoints: ['https://etcd-0:2379'], tlsSecret: 'etcd' };
+  const wal = { size: '2Gi', storageClassName: 'fast' };
+  const before = spec({ storage: { size: '10Gi', storageClassName: 'fast', wal }, etcd });
+
+  it('lets everything else change', () => {
+    const after = spec({
+      postgres: { image: 'postgres:17.2', parameters: { work_mem: '1MB' } },
+      replicas: { synchronous: 0, asynchronous: 0 },
+      durability: 'preferred',
+      storage: { size: '10240Mi', storageClassName: 'fast', wal: { ...wal, size: '3Gi' } },
+      etcd,
+      deletionPolicy: 'Delete',
+    });
+    expect(refuseChange(before, before)).toEqual([]);
+    expect(refuseChange(before, after)).toEqual([]);
+  });
+
+  const storage = { size: '10Gi', storageClassName: 'fast', wal };
+  it.each<[string, Partial<PgClusterSpecInput>, string, string]>([
+    ['major version', { postgres: { version: 18 } }, 'spec.postgres.version', 'MajorUpgradeRefused'],
+    [
+      'storage class',
+      { storage: { ...storage, storageClassName: 'slow' } },
+      'spec.storage.storageClassName',
+      'ImmutableField',
+    ],
+    [
+      'storage class left out',
+      { storage: { size: '10Gi', wal } },
+      'spec.storage.storageClassName',
+      'ImmutableField',
+    ],
+    ['size', { storage: { ...storage, size: '9Gi' } }, 'spec.storage.size', 'StorageShrink'],
+    [
+      'WAL volume removed',
+      { storage: { size: '10Gi', storageClassName: 'fast' } },
+      'spec.storage.wal',
+      'ImmutableField',
+    ],
+    [
+      'WAL size',
+      { storage: { ...storage, wal: { ...wal, size: '1Gi' } } },
+      'spec.storage.wal.size',
+      'StorageShrink',
+    ],
+    [
+      'WAL class',
+      { storage: { ...storage, wal: { size: '2Gi' } } },
+      'spec.storage.wal.storageClassName',
+      'ImmutableField',
+    ],
+    ['user', { security: { runAsUser: 26 } }, 'spec.security', 'ImmutableField'],
+    ['etcd', { etcd: { ...etcd, endpoints: ['https://other:2379'] } }, 'spec.etcd', 'ImmutableField'],
+    ['etcd left out', { etcd: undefined }, 'spec.etcd', 'ImmutableField'],
+  ])('refuses another %s', (_, change, field, reason) => {
+    const wanted = spec({ storage, etcd, ...change });
+    expect(refuseChange(before, wanted)).toMatchObject([{ field, reason }]);
+  });
+
+  it('refuses a WAL volume that comes later', () => {
+    const plain = spec({ storage: { size: '10Gi' } });
+    const wanted = spec({ storage: { size: '10Gi', wal: { size: '1Gi' } } });
+    expect(refuseChange(plain, wanted)).toMatchObject([{ field: 'spec.storage.wal', expected: 'nothing' }]);
+  });
+
+  it('names every refused field, not only the first', () => {
+    const wanted = spec({ postgres: { version: 16 }, storage: { size: '1Gi' } });
+    expect(refuseChange(before, wanted).map((refusal) => refusal.field)).toEqual([
+      'spec.postgres.version',
+      'spec.storage.storageClassName',
+      'spec.storage.size',
+      'spec.storage.wal',
+      'spec.etcd',
+    ]);
+  });
+});
+
+describe('readSpec', () => {
+  it('reads what the API gives, whatever it does not know aside', () => {
+    expect(readSpec({ storage: { size: '10Gi' }, fromANewerVersion: true })).toEqual({
+      ok: true,
+      spec: spec(),
+    });
+  });
+
+  it.each<[unknown, string]>([
+    [undefined, 'spec: expected object, found nothing; add it, see `kubectl explain pgcluster.spec`'],
+    [
+      {},
+      'spec.storage: expected object, found nothing; add it, see `kubectl explain pgcluster.spec.storage`',
+    ],
+    [
+      { storage: { size: '1Gi' }, replicas: { synchronous: 9 } },
+      'spec.replicas.synchronous: expected at most 8, found 9; correct it, see `kubectl explain pgcluster.spec.replicas.synchronous`',
+    ],
+    [
+      { storage: { size: '1Gi' }, durability: 'best' },
+      'spec.durability: expected one of required, preferred, found "best"; correct it, see `kubectl explain pgcluster.spec.durability`',
+    ],
+    [
+      { storage: { size: '1Gi' }, etcd: { endpoints: ['http://x'], tlsSecret: 's' } },
+      'spec.etcd.endpoints[0]: expected a URL such as https://etcd-0.etcd:2379, without a path, found "http://x"; correct it, see `kubectl explain pgcluster.spec.etcd.endpoints`',
+    ],
+    [
+      { storage: { size: '1 GB' } },
+      'spec.storage.size: expected an amount such as 500m, 2, 512Mi or 10Gi, found "1 GB"; correct it, see `kubectl explain pgcluster.spec.storage.size`',
+    ],
+    [
+      { storage: { size: '1Gi' }, resources: { limits: { cpu: true } } },
+      'spec.resources.limits.cpu: expected a number or a text of the right form, found true; correct it, see `kubectl explain pgcluster.spec.resources.limits.cpu`',
+    ],
+  ])('explains what is wrong with %j', (found, message) => {
+    const reading = readSpec(found);
+    expect(reading.ok ? '' : describeRefusals(reading.refusals)).toBe(message);
+  });
+
+  it('finds what goes beyond the schema', () => {
+    const reading = readSpec({ storage: { size: '1Mi' }, postgres: { parameters: { port: 1 } } });
+    expect(reading).toMatchObject({
+      ok: false,
+      refusals: [{ field: 'spec.postgres.parameters[port]' }, { field: 'spec.storage.size' }],
+    });
+  });
+});
+
+describe('acceptedSpec', () => {
+  it('gives back what was recorded, and nothing when nothing was', () => {
+    expect(acceptedSpec({ acceptedSpec: { ...spec() } })).toEqual(spec());
+    expect(acceptedSpec({})).toBeUndefined();
+    expect(acceptedSpec(undefined)).toBeUndefined();
+  });
+
+  it('does not take an unreadable one for none', () => {
+    expect(() => acceptedSpec({ acceptedSpec: { storage: 'x' } })).toThrow(RefusedError);
+    expect(() => acceptedSpec({ acceptedSpec: { storage: 'x' } })).toThrow(
+      /status\.acceptedSpec\.storage.*another version/,
+    );
+  });
+});
