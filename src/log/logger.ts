@@ -1,4 +1,4 @@
-import { type Bindings, type ChildLoggerOptions, type DestinationStream, type Logger, pino } from 'pino';
+import { type DestinationStream, type Logger, pino } from 'pino';
 
 export type { Logger } from 'pino';
 
@@ -117,9 +117,9 @@ export function createLogger({ name, level, destination }: LoggerOptions): Logge
   );
   const { child } = log;
   // Children inherit this from the logger that makes them; pino has no hook for their bindings.
-  const cleanChild = function (this: Logger, bindings: Bindings, options?: ChildLoggerOptions): Logger {
-    return child.call(this, redact(bindings) as Bindings, options);
+  const cleanChild: typeof child = function (this: Logger, bindings, options) {
+    return Reflect.apply(child, this, [redact(bindings), options]);
   };
-  log.child = cleanChild as typeof child;
+  log.child = cleanChild;
   return log;
 }
