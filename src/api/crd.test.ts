@@ -164,6 +164,18 @@ describe('structuralFaults', () => {
     ]);
   });
 
+  it('finds what servers refuse in metadata', () => {
+    const metadata = {
+      type: 'object',
+      description: 'x',
+      properties: { labels: { type: 'object', description: 'x' } },
+    };
+    expect(structuralFaults({ type: 'object', properties: { metadata } })).toEqual([
+      'metadata: "description" is not allowed',
+      'metadata: "labels" is not allowed',
+    ]);
+  });
+
   it('finds references', () => {
     const part = z.string().meta({ id: 'part', description: 'x' });
     expect(structuralFaults(structuralSchema(z.object({ a: part }))).join()).toMatch(/\$ref/);

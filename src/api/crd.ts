@@ -225,7 +225,8 @@ function crd(
               properties: {
                 apiVersion: { description: `Always ${group}/${version}.`, type: 'string' },
                 kind: { description: `Always ${names.kind}.`, type: 'string' },
-                metadata: { description: 'Standard object metadata.', type: 'object', ...metadata },
+                // Servers refuse a description here.
+                metadata: { type: 'object', ...metadata },
                 spec: structuralSchema(schema.shape.spec),
                 status: structuralSchema(schema.shape.status),
               },

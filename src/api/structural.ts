@@ -31,6 +31,9 @@ const allowed = new Set([
   'x-kubernetes-validations',
 ]);
 
+/** Servers describe metadata themselves and let a CRD restrict only the names. */
+const allowedInMetadata = new Set(['type', 'properties', 'name', 'generateName']);
+
 /**
  * What an API server would refuse in a schema, or do with it that nobody meant. Rules:
  * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
@@ -73,7 +76,12 @@ export function structuralFaults(schema: StructuralSchema, path = '', reachedByR
 
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
     const at = path === '' ? name : `${path}.${name}`;
-    if ((property.description ?? '') === '') faults.push(`${at}: has no description`);
+    if (at === 'metadata') {
+      const others = Object.keys({ ...property, ...property.properties }).filter(
+        (key) => !allowedInMetadata.has(key),
+      );
+      for (const key of others) faults.push(`${at}: "${key}" is not allowed`);
+    } else if ((property.description ?? '') === '') faults.push(`${at}: has no description`);
     faults.push(...structuralFaults(property, at, bounded));
   }
   if (schema.items !== undefined) faults.push(...structuralFaults(schema.items, `${path}[]`, bounded));
