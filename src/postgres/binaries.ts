@@ -44,7 +44,7 @@ export async function findBinaries(
   }
   const searchPath = options.searchPath ?? [
     `/usr/lib/postgresql/${major}/bin`,
-    ...(process.env['PATH'] ?? '').split(delimiter).filter((directory) => directory !== ''),
+    ...(process.env.PATH ?? '').split(delimiter).filter((directory) => directory !== ''),
   ];
   const directory = await firstWithPostgres(searchPath);
   if (directory === undefined) {

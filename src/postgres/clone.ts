@@ -1,7 +1,13 @@
-import type { PostgresInstallation } from './binaries.ts';
-import type { Identity } from './identity.ts';
-import type { Limits } from './program.ts';
+import { type PostgresInstallation, programPath } from './binaries.ts';
+import { replicationConninfo } from './conninfo.ts';
+import { readControlData } from './control-data.ts';
+import { removeDurably } from './durable-files.ts';
+import { PostgresError } from './errors.ts';
+import { dataIdSchema, type Identity } from './identity.ts';
+import { type Limits, mustRunProgram } from './program.ts';
 import type { Upstream } from './settings.ts';
+import { setStandbySignal } from './settings-files.ts';
+import { discardData, newWalDirectory, swapIn } from './volume.ts';
 
 export interface CloneOptions {
   readonly source: Upstream;
@@ -15,13 +21,52 @@ export interface CloneOptions {
 
 /**
  * Copies another instance's data with pg_basebackup into `pgdata.new`, checks it, gives it a new data id and swaps it
- * in, durably; the old data stays as `pgdata.old` until `removeOldData`. Postgres must not run. Clears a taint.
- * A crash at any point leaves either the old data or the new (`prepareVolume`).
+ * in, durably; the old data stays as `pgdata.old` until `removeOldData`. Postgres must not run. A taint of the old data
+ * ends with it. A crash at any point leaves either the old data or the new (`prepareVolume`). No timeout by default:
+ * pass a signal.
  * Throws PostgresError `ProgramFailed`, `ProgramTimeout`, `VolumeInconsistent` (another system identifier).
  */
 export async function clone(
-  _installation: PostgresInstallation,
-  _options: CloneOptions & Limits,
+  installation: PostgresInstallation,
+  options: CloneOptions & Limits,
 ): Promise<Identity> {
-  throw new Error('not written yet');
+  const { paths, binaries } = installation;
+  const dataId = dataIdSchema.parse(options.dataId);
+  await removeDurably(paths.pgdataNew);
+  await removeDurably(paths.pgdataOld);
+  if (options.inPlace === true) await discardData(paths);
+  const walDirectory = newWalDirectory(paths, dataId);
+  await mustRunProgram(
+    programPath(binaries, 'pg_basebackup'),
+    [
+      `--dbname=${replicationConninfo(paths, options.source, { application_name: `clone_${dataId}` })}`,
+      `--pgdata=${paths.pgdataNew}`,
+      '--wal-method=stream',
+      '--checkpoint=fast',
+      '--no-manifest',
+      '--no-password',
+      ...(walDirectory === undefined ? [] : [`--waldir=${walDirectory}`]),
+    ],
+    options,
+  );
+  const control = await readControlData(installation, { directory: paths.pgdataNew });
+  if (options.systemIdentifier !== undefined && control.systemIdentifier !== options.systemIdentifier) {
+    await removeDurably(paths.pgdataNew);
+    throw new PostgresError('VolumeInconsistent', {
+      expected: `a source with system identifier ${options.systemIdentifier}`,
+      found: `${control.systemIdentifier} at ${options.source.address}`,
+      advice: 'the address belongs to another cluster: check the members in etcd',
+    });
+  }
+  await setStandbySignal({ ...paths, pgdata: paths.pgdataNew }, true);
+  const identity: Identity = {
+    dataId,
+    clusterId: options.clusterId,
+    systemIdentifier: control.systemIdentifier,
+    major: binaries.major,
+    createdBy: 'clone',
+    bootstrap: false,
+  };
+  await swapIn(paths, identity);
+  return identity;
 }

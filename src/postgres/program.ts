@@ -32,7 +32,7 @@ export function runProgram(
   return new Promise((resolve, reject) => {
     const child = spawn(file, args, {
       cwd: options.cwd ?? '/',
-      env: { PATH: process.env['PATH'], LC_ALL: 'C', ...options.env },
+      env: { PATH: process.env.PATH, LC_ALL: 'C', ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
     });

@@ -1,3 +1,6 @@
+import { open, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ifThere, syncDirectory } from './durable-files.ts';
 import { PostgresError } from './errors.ts';
 import { type Lsn, parseLsn } from './lsn.ts';
 import type { PostgresPaths } from './paths.ts';
@@ -48,30 +51,97 @@ export function timelinesToFill(own: number, allotted: number): number[] {
   return Array.from({ length: allotted - own - 1 }, (_, index) => own + 1 + index);
 }
 
-/** Reads and parses a history file in pg_wal; timeline 1 has none and no ancestors. `undefined`: not there. */
+/**
+ * Reads and parses a history file in pg_wal; timeline 1 has none and no ancestors. `undefined`: not there.
+ * Throws PostgresError `InvalidTimelineHistory`.
+ */
 export async function readTimelineHistory(
-  _paths: PostgresPaths,
-  _timeline: number,
+  paths: PostgresPaths,
+  timeline: number,
 ): Promise<TimelineFork[] | undefined> {
-  throw new Error('not written yet');
+  if (timeline === 1) return [];
+  const text = await ifThere(readFile(join(walDirectory(paths), historyFileName(timeline)), 'utf8'));
+  return text === undefined ? undefined : parseTimelineHistory(timeline, text);
 }
 
 /**
- * R6: puts empty history files on disk, durably, for every number between `own` and `allotted`, and removes every
- * history file of a timeline greater than `own` that is not empty (a sibling's would be taken for the parent), so that
- * the next promotion chooses `allotted`. Call it when the WAL receiver is verified gone, just before `promote`.
+ * R6: puts empty history files on disk, durably, for every number between `own` and `allotted`, and removes every other
+ * history file of a timeline greater than `own` (a sibling's would be taken for the parent), so that the next promotion
+ * chooses `allotted`. `own` is the timeline replayed last (`Observation.timeline`). Call it when the WAL receiver is
+ * verified gone and all is replayed, just before `promote`. The files are never archived, because they are not marked
+ * ready. Throws RangeError unless allotted > own >= 1.
  */
 export async function reserveTimeline(
-  _paths: PostgresPaths,
-  _timelines: { own: number; allotted: number },
+  paths: PostgresPaths,
+  { own, allotted }: { own: number; allotted: number },
 ): Promise<void> {
-  throw new Error('not written yet');
+  const toFill = timelinesToFill(own, allotted);
+  await removeHistories(paths, (timeline) => timeline > own);
+  for (const timeline of toFill) {
+    const handle = await open(join(walDirectory(paths), historyFileName(timeline)), 'w', 0o600);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+  await syncDirectory(walDirectory(paths));
 }
 
 /**
- * R6: before a start of a Postgres that did not reach the allotted timeline: removes each history file, empty or not,
- * whose timeline is greater than `own` (the timeline of its data).
+ * R6: before a start of a Postgres that did not reach its allotted timeline: removes the empty history files that such
+ * a promotion left. Empty ones below a real history file stay: Postgres probes contiguously, and without them recovery
+ * would not find the timeline on which acknowledged WAL was received. `own`: timeline of the control file.
  */
-export async function removeLaterHistories(_paths: PostgresPaths, _own: number): Promise<void> {
-  throw new Error('not written yet');
+export async function removeUnreachedHistories(paths: PostgresPaths, own: number): Promise<void> {
+  const sizes = await historySizes(paths);
+  const lastReal = Math.max(own, ...[...sizes].filter(([, size]) => size > 0).map(([timeline]) => timeline));
+  await removeHistories(paths, (timeline) => timeline > lastReal);
+}
+
+/**
+ * Removes history files of timelines after `own` that are not the leader's: left by a primary that was followed but has
+ * lost. `leader`: its timeline and the ancestors of it. Empty files below the leader's timeline stay.
+ */
+export async function removeForeignHistories(
+  paths: PostgresPaths,
+  own: number,
+  leader: { timeline: number; ancestors: readonly TimelineFork[] },
+): Promise<void> {
+  const sizes = await historySizes(paths);
+  const kept = new Set([leader.timeline, ...leader.ancestors.map(({ timeline }) => timeline)]);
+  await removeHistories(
+    paths,
+    (timeline) =>
+      timeline > own && !kept.has(timeline) && (sizes.get(timeline) !== 0 || timeline > leader.timeline),
+  );
+}
+
+async function historySizes(paths: PostgresPaths): Promise<Map<number, number>> {
+  const sizes = new Map<number, number>();
+  for (const name of await readdir(walDirectory(paths))) {
+    const timeline = timelineOf(name);
+    if (timeline !== undefined) sizes.set(timeline, (await stat(join(walDirectory(paths), name))).size);
+  }
+  return sizes;
+}
+
+async function removeHistories(paths: PostgresPaths, which: (timeline: number) => boolean): Promise<void> {
+  const directory = walDirectory(paths);
+  for (const name of await readdir(directory)) {
+    const timeline = timelineOf(name);
+    if (timeline === undefined || !which(timeline)) continue;
+    await rm(join(directory, name));
+    await rm(join(directory, 'archive_status', `${name}.ready`), { force: true });
+  }
+  await syncDirectory(directory);
+}
+
+function timelineOf(fileName: string): number | undefined {
+  const digits = /^([0-9A-F]{8})\.history$/.exec(fileName)?.[1];
+  return digits === undefined ? undefined : Number.parseInt(digits, 16);
+}
+
+function walDirectory(paths: PostgresPaths): string {
+  return join(paths.pgdata, 'pg_wal');
 }
