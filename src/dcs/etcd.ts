@@ -62,8 +62,8 @@ export interface WatchHandlers {
  * used: a retried transaction cannot be told from its first try, and a lease's end is noticed late (docs/decisions/0002).
  */
 export class Etcd {
-  readonly #options: EtcdOptions;
-  readonly #clients: Etcd3[];
+  #options: EtcdOptions;
+  #clients: Etcd3[];
   #current = 0;
   #closed = false;
 
@@ -201,6 +201,22 @@ export class Etcd {
     const client = this.#clients[this.#current];
     if (client === undefined) throw new EtcdError('no etcd client', true);
     return client;
+  }
+
+  /** Uses other certificates from the next call on; running watches end and are begun anew by their owners. */
+  useCertificates(tls: EtcdOptions['tls']): void {
+    const same = this.#options.tls;
+    if (
+      tls === undefined ||
+      (same?.cert.equals(tls.cert) && same.key.equals(tls.key) && same.ca.equals(tls.ca))
+    )
+      return;
+    this.#options = { ...this.#options, tls };
+    const old = this.#clients;
+    this.#clients = this.#options.endpoints.map(
+      (endpoint) => new Etcd3(clientOptions(endpoint, this.#options)),
+    );
+    for (const client of old) client.close();
   }
 
   close(): void {

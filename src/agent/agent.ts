@@ -1,0 +1,510 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  type ClusterKeys,
+  type ClusterStore,
+  type Etcd,
+  EtcdError,
+  type Operation as EtcdOperation,
+  type KeyValue,
+  leaderValue as leaderSchema,
+  type MemberValue,
+  parseJson,
+  type Stamped,
+  syncValue as syncSchema,
+} from '../dcs/index.ts';
+import type { Logger } from '../log/logger.ts';
+import { formatLsn } from '../postgres/index.ts';
+import type { Database } from './database.ts';
+import type { Guard } from './guard.ts';
+import { freshMs } from './ha/candidate.ts';
+import { answerProbe, decide, fenceDeadline, initialState } from './ha/decide.ts';
+import type {
+  Command,
+  Facts,
+  HaState,
+  Input,
+  LeaderWrite,
+  Me,
+  PeerAnswer,
+  TransactionOutcome,
+} from './ha/facts.ts';
+import { replicationName } from './ha/names.ts';
+import type { Membership } from './membership.ts';
+import type { PeerAddress, Peers } from './peers.ts';
+import type { Routing } from './routing.ts';
+
+export interface AgentOptions {
+  readonly me: Me & {
+    readonly podUid: string;
+    readonly agentVersion: string;
+    readonly postgresVersion: string;
+  };
+  readonly now: () => number;
+  readonly wallClock: () => Date;
+  readonly etcd: Etcd;
+  readonly keys: ClusterKeys;
+  readonly store: ClusterStore;
+  readonly database: Database;
+  readonly peers: Peers;
+  readonly guard: Guard;
+  readonly membership: Membership;
+  readonly routing: Routing;
+  readonly hostOf: (instance: string) => string;
+  readonly log: Logger;
+  readonly onExit: () => void;
+}
+
+/** How often the rules are looked at when nothing happens, ms. */
+const tickMs = 100;
+/** How often Postgres is looked at, ms: while something is under way, on a primary, on a standby. */
+const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
+/** How often the other agents are asked, ms. */
+const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, other: 1_000 } as const;
+const slotsEveryMs = 10_000;
+
+/**
+ * The driver: puts together what is known, asks the pure rules, and carries out what they say. It decides nothing
+ * itself, and nothing here waits for anything: results come back as inputs.
+ */
+export class Agent {
+  readonly #o: AgentOptions;
+  #state: HaState;
+  #stopRequested = false;
+  #exited = false;
+  #reading = false;
+  #observing = false;
+  #observedAt = 0;
+  #slotsAt = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #lastTickAt: number;
+  #announced = '';
+  #refused = new Set<string>();
+
+  constructor(options: AgentOptions) {
+    this.#o = options;
+    this.#state = initialState(options.now());
+    this.#lastTickAt = options.now();
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.tick(), tickMs);
+    this.tick();
+  }
+
+  /** Hands over or stops Postgres, then calls `onExit`. */
+  requestStop(): void {
+    this.#stopRequested = true;
+    this.tick();
+  }
+
+  /** Looks at everything anew; called whenever something may have changed. */
+  tick(): void {
+    this.#step({ kind: 'tick' });
+  }
+
+  get state(): HaState {
+    return this.#state;
+  }
+
+  answer(): PeerAnswer {
+    const { database } = this.#o;
+    return {
+      ...answerProbe(this.#state, this.#facts()),
+      checkpointed: database.checkpointed,
+      ancestors: database.ancestors.map(({ timeline, end }) => ({ timeline, end })),
+    };
+  }
+
+  /** Alive: the loop turns. A database that is fine is never killed because etcd or Kubernetes is away. */
+  live(): { ok: boolean; why: string } {
+    const late = this.#o.now() - this.#lastTickAt;
+    return late < 10_000
+      ? { ok: true, why: 'ok' }
+      : { ok: false, why: `the loop has stood still for ${late} ms` };
+  }
+
+  ready(): { ok: boolean; why: string } {
+    const facts = this.#facts();
+    const { reign } = this.#state;
+    const o = facts.postgres.observation;
+    if (facts.postgres.process !== 'running' || o === undefined || facts.now - o.at > 3_000)
+      return { ok: false, why: `Postgres: ${facts.postgres.process}` };
+    if (reign !== undefined)
+      return reign.stage === 'leading' && reign.open && !o.inRecovery
+        ? { ok: true, why: 'primary' }
+        : { ok: false, why: `primary: ${reign.stage}` };
+    // A standby that has lost its primary still answers queries; an old primary is out until it streams.
+    const streams = o.receiver?.status === 'streaming' || facts.dcs.view.leader?.value.phase !== 'leading';
+    return o.inRecovery && (streams || this.#streamedBefore)
+      ? { ok: true, why: streams ? 'standby: streaming' : 'standby: not streaming now' }
+      : { ok: false, why: 'standby: not streaming yet' };
+  }
+
+  status(): unknown {
+    const { transaction, operation, reign, ...rest } = this.#state;
+    return JSON.parse(
+      JSON.stringify(
+        {
+          ...rest,
+          operation: operation?.operation.do,
+          transaction: transaction?.write.kind,
+          reign,
+          member: this.#member(),
+        },
+        (_key, value: unknown) => (typeof value === 'bigint' ? formatLsn(value) : value),
+      ),
+    );
+  }
+
+  /** This data has streamed from a leader since Postgres was started. */
+  #streamedBefore = false;
+
+  #facts(): Facts {
+    const { database, store, peers, me, now } = this.#o;
+    const { instance, bootId, address, node } = me;
+    const applied = database.applied;
+    return {
+      now: now(),
+      me: { instance, bootId, address, node },
+      volume: database.volume,
+      dcs: { view: store.view, readAt: store.readAt },
+      postgres: database.facts,
+      peers: peers.facts,
+      ...(applied === undefined ? {} : { applied }),
+      stopRequested: this.#stopRequested,
+    };
+  }
+
+  #step(input: Input): void {
+    if (this.#exited) return;
+    this.#lastTickAt = this.#o.now();
+    const before = this.#state;
+    const facts = this.#facts();
+    const decision = decide(before, input, facts);
+    this.#state = decision.state;
+    // First the guard: it must know the deadline before anything opens that it has to close.
+    this.#o.guard.deadline(fenceDeadline(this.#state, facts));
+    for (const command of decision.commands) this.#carryOut(command);
+    this.#followUp(facts, before);
+  }
+
+  #carryOut(command: Command): void {
+    const { log } = this.#o;
+    switch (command.kind) {
+      case 'transact': {
+        const level = command.write.kind === 'heartbeat' ? 'debug' : 'info';
+        log[level](
+          { write: command.write.kind, term: command.write.leader.term, because: command.because },
+          'etcd',
+        );
+        void this.#transact(command.write).then((outcome) => {
+          if (outcome.kind !== 'done')
+            log.warn(
+              {
+                write: command.write.kind,
+                outcome: outcome.kind,
+                ...(outcome.kind === 'unknown' ? { message: outcome.message } : {}),
+              },
+              'the write did not succeed',
+            );
+          this.#step({ kind: 'transaction', id: command.id, outcome });
+        });
+        return;
+      }
+      case 'operate': {
+        const began = this.#o.now();
+        log.info({ operation: command.operation.do, because: command.because }, 'Postgres');
+        void this.#o.database.operate(command.operation).then((outcome) => {
+          const ms = Math.round(this.#o.now() - began);
+          if (outcome.ok) log.info({ operation: command.operation.do, ms }, 'done');
+          else log.warn({ operation: command.operation.do, ms, reason: outcome.reason }, outcome.message);
+          this.#step({ kind: 'operation', id: command.id, outcome });
+        });
+        return;
+      }
+      case 'finish-command':
+        log.info({ command: command.commandId, because: command.because }, "the operator's order is done");
+        void this.#delete(this.#o.keys.command(this.#o.me.instance), undefined);
+        return;
+      case 'refuse-request':
+        if (this.#refused.has(command.revision)) return;
+        this.#refused.add(command.revision);
+        log.warn({ because: command.because }, 'the request is refused');
+        void this.#delete(this.#o.keys.request, command.revision);
+        return;
+      case 'read':
+        if (this.#reading) return;
+        this.#reading = true;
+        this.#o.store
+          .refresh()
+          .catch((error: Error) => log.warn({ err: error }, 'etcd cannot be read'))
+          .finally(() => {
+            this.#reading = false;
+            this.tick();
+          });
+        return;
+      case 'exit':
+        this.#exited = true;
+        clearInterval(this.#timer);
+        log.info(command.because);
+        this.#o.onExit();
+        return;
+    }
+  }
+
+  /** Everything that follows from what is known and decided: looking, asking, telling. */
+  #followUp(facts: Facts, before: HaState): void {
+    const { peers, routing, membership, database, log } = this.#o;
+    const { reign } = this.#state;
+    const o = facts.postgres.observation;
+    if (facts.postgres.process !== 'running') this.#streamedBefore = false;
+    else if (o?.receiver?.status === 'streaming') this.#streamedBefore = true;
+
+    peers.watch(this.#whomToAsk(facts));
+    void this.#observeIfDue(facts);
+
+    const leads = reign !== undefined && reign.stage === 'leading' && reign.open && o?.inRecovery === false;
+    const role = leads
+      ? 'primary'
+      : o?.inRecovery === true && facts.postgres.process === 'running'
+        ? 'standby'
+        : undefined;
+    routing.want({ role, leads: leads ? { term: reign.term } : undefined });
+    void membership.publish(this.#member());
+
+    // Peers learn at once what they would otherwise find out by asking.
+    const said = `${reign?.term ?? ''} ${reign?.stage ?? ''} ${this.#state.fencedTerm ?? ''}`;
+    if (said !== this.#announced && (before.reign !== undefined || reign !== undefined))
+      peers.announce(this.answer());
+    this.#announced = said;
+
+    if (leads && facts.now - this.#slotsAt > slotsEveryMs && this.#state.operation === undefined) {
+      this.#slotsAt = facts.now;
+      database
+        .tendSlots(this.#wantedSlots(facts))
+        .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
+    }
+    if (
+      !leads &&
+      o?.inRecovery === true &&
+      o.receiver?.status === 'streaming' &&
+      facts.now - this.#slotsAt > slotsEveryMs
+    ) {
+      this.#slotsAt = facts.now;
+      // A standby keeps no slots: nobody advances them, and they would hold WAL for ever.
+      database
+        .tendSlots([])
+        .then(() => database.forgetOldData())
+        .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
+    }
+  }
+
+  #wantedSlots(facts: Facts): string[] {
+    return [...facts.dcs.view.members.values()]
+      .filter((m) => m.value.instance !== facts.me.instance)
+      .map((m) => replicationName(m.value.dataId));
+  }
+
+  #whomToAsk(facts: Facts): PeerAddress[] {
+    const { view } = facts.dcs;
+    const leader = view.leader?.value.instance;
+    const sync = this.#state.reign?.sync.names.map((m) => m.instance) ?? [];
+    return [...view.members.values()]
+      .filter((m) => m.value.instance !== facts.me.instance && m.value.address !== '')
+      .map(({ value: m }) => ({
+        instance: m.instance,
+        address: m.address,
+        host: this.#o.hostOf(m.instance),
+        everyMs:
+          this.#state.handover !== undefined
+            ? probeEveryMs.handover
+            : m.instance === leader
+              ? probeEveryMs.leader
+              : sync.includes(m.instance)
+                ? probeEveryMs.syncOfLeader
+                : probeEveryMs.other,
+      }));
+  }
+
+  async #observeIfDue(facts: Facts): Promise<void> {
+    if (this.#observing || facts.postgres.process !== 'running') return;
+    const every = this.#isBusy(facts)
+      ? observeEveryMs.busy
+      : this.#state.reign === undefined
+        ? observeEveryMs.standby
+        : observeEveryMs.primary;
+    if (facts.now - this.#observedAt < every) return;
+    this.#observing = true;
+    this.#observedAt = facts.now;
+    await this.#o.database.observe(1_000);
+    this.#observing = false;
+    if (this.#isBusy(this.#facts())) {
+      await sleep(observeEveryMs.busy);
+      this.tick();
+    }
+  }
+
+  /** Something is under way whose next step waits for a look at Postgres. */
+  #isBusy(facts: Facts): boolean {
+    const { reign, handover, takeover, joining, syncProblem } = this.#state;
+    if (handover !== undefined || takeover !== undefined || joining !== undefined) return true;
+    if (reign !== undefined)
+      return reign.stage !== 'leading' || !reign.open || syncProblem?.reason === 'WaitingForStandby';
+    const leader = facts.dcs.view.leader?.value;
+    return leader !== undefined && leader.phase === 'vacated';
+  }
+
+  #member(): MemberValue {
+    const facts = this.#facts();
+    const { me, database } = this.#o;
+    const { reign, operation, problem, syncProblem } = this.#state;
+    const o = facts.postgres.observation;
+    const running = facts.postgres.process === 'running' && o !== undefined;
+    const received = running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined;
+    const leader = facts.dcs.view.leader?.value;
+    const leads = reign !== undefined && running && !o.inRecovery;
+    const head = leader?.lsn === undefined || leads ? undefined : lsnOf(leader.lsn);
+    const at = received ?? o?.replayedLsn;
+    return {
+      instance: me.instance,
+      dataId: facts.volume.state === 'ready' ? facts.volume.dataId : '0000000000000000',
+      bootId: me.bootId,
+      address: me.address,
+      node: me.node,
+      podUid: me.podUid,
+      role: leads ? 'primary' : running && o.inRecovery ? 'standby' : 'none',
+      state: stateOf(facts, operation?.operation.do, leads),
+      ...(o === undefined ? {} : { timeline: o.timeline }),
+      ...(facts.volume.state === 'ready' ? { systemIdentifier: facts.volume.systemIdentifier } : {}),
+      postgresVersion: me.postgresVersion,
+      agentVersion: me.agentVersion,
+      ...(received === undefined ? {} : { receivedLsn: formatLsn(received) }),
+      ...(o?.replayedLsn === undefined ? {} : { replayedLsn: formatLsn(o.replayedLsn) }),
+      ...(head === undefined || at === undefined ? {} : { lagBytes: Number(head > at ? head - at : 0n) }),
+      ...(o === undefined || o.pendingRestart.length === 0
+        ? {}
+        : {
+            pendingRestart: {
+              settings: o.pendingRestart.toSorted(),
+              lowered: database.lowered.filter((name) => o.pendingRestart.includes(name)),
+            },
+          }),
+      ...(facts.applied === undefined ? {} : { configGeneration: facts.applied.generation }),
+      ...(problem === undefined ? {} : { problem }),
+      ...(o !== undefined && o.overridden.length > 0 && problem === undefined
+        ? {
+            problem: {
+              reason: 'SettingOverridden',
+              message: `overridden from elsewhere: ${o.overridden.join(', ')}`,
+            },
+          }
+        : {}),
+      ...(leads && syncProblem !== undefined ? { syncProblem } : {}),
+    };
+  }
+
+  /** Sends one write of the leader key, once, and reads what the decision needs in the same transaction. */
+  async #transact(write: LeaderWrite): Promise<TransactionOutcome> {
+    const { etcd, keys, store } = this.#o;
+    const timeout = store.view.config?.value.timing.requestTimeoutMs ?? 1_000;
+    const operations: EtcdOperation[] = [
+      { op: 'put', key: keys.leader, value: JSON.stringify(write.leader) },
+    ];
+    if (write.sync !== undefined)
+      operations.push({ op: 'put', key: keys.sync, value: JSON.stringify(write.sync) });
+    const compares = [{ key: keys.leader, modRevision: write.expectLeader }];
+    if (write.expectSync !== undefined) compares.push({ key: keys.sync, modRevision: write.expectSync });
+    if (write.initialize !== undefined) {
+      compares.push({ key: keys.initialize, modRevision: '0' });
+      operations.push({
+        op: 'put',
+        key: keys.initialize,
+        value: JSON.stringify({ ...write.initialize, by: write.leader.instance }),
+      });
+    }
+    if (write.history !== undefined)
+      operations.push({
+        op: 'put',
+        key: keys.history(write.leader.term),
+        value: JSON.stringify({
+          term: write.leader.term,
+          instance: write.leader.instance,
+          dataId: write.leader.dataId,
+          timeline: write.leader.timeline,
+          lsn: formatLsn(write.history.lsn),
+          why: write.history.why.slice(0, 300),
+          at: this.#o.wallClock().toISOString(),
+          lossAccepted: false,
+        }),
+      });
+    if (write.deleteRequest === true) operations.push({ op: 'delete', key: keys.request });
+    const written = operations.filter((op) => op.op === 'put');
+    try {
+      const result = await etcd.transact(
+        compares,
+        [...operations, { op: 'get', key: keys.sync }],
+        [
+          { op: 'get', key: keys.leader },
+          { op: 'get', key: keys.sync },
+        ],
+        timeout,
+      );
+      if (result.succeeded) {
+        store.learn(
+          [
+            ...written.map((op) => ({ key: op.key, value: op.value })),
+            ...(write.deleteRequest === true ? [{ key: keys.request, value: undefined }] : []),
+          ],
+          result.revision,
+        );
+        return { kind: 'done', revision: result.revision, sync: read(result.reads[0], syncSchema) };
+      }
+      return {
+        kind: 'refused',
+        leader: read(result.reads[0], leaderSchema),
+        sync: read(result.reads[1], syncSchema),
+      };
+    } catch (error) {
+      if (!(error instanceof EtcdError)) throw error;
+      return { kind: 'unknown', message: error.message };
+    }
+  }
+
+  async #delete(key: string, revision: string | undefined): Promise<void> {
+    const { etcd, store, log } = this.#o;
+    try {
+      const result = await etcd.transact(revision === undefined ? [] : [{ key, modRevision: revision }], [
+        { op: 'delete', key },
+      ]);
+      if (result.succeeded) store.learn([{ key, value: undefined }], result.revision);
+    } catch (error) {
+      log.warn({ err: error, key }, 'could not delete a key in etcd');
+      if (revision !== undefined) this.#refused.delete(revision);
+    }
+  }
+}
+
+function read<T>(
+  kv: KeyValue | undefined,
+  schema: Parameters<typeof parseJson<T>>[1],
+): Stamped<T> | undefined {
+  if (kv === undefined) return undefined;
+  const parsed = parseJson(kv.value, schema);
+  return typeof parsed === 'string' ? undefined : { value: parsed.value, revision: kv.modRevision };
+}
+
+function lsnOf(text: string): bigint {
+  const [high, low] = text.split('/');
+  return (BigInt(`0x${high ?? '0'}`) << 32n) | BigInt(`0x${low ?? '0'}`);
+}
+
+function stateOf(facts: Facts, operation: string | undefined, leads: boolean): MemberValue['state'] {
+  const { process, observation } = facts.postgres;
+  if (operation === 'rewind') return 'rewinding';
+  if (operation === 'clone') return 'cloning';
+  if (process === 'starting' || operation === 'start') return 'starting';
+  if (process !== 'running') return facts.volume.state === 'ready' ? 'stopped' : 'waiting';
+  if (leads) return 'running';
+  if (observation?.receiver?.status === 'streaming') return 'streaming';
+  return observation !== undefined && facts.now - observation.at <= freshMs ? 'catching-up' : 'waiting';
+}

@@ -1,0 +1,589 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from '../log/logger.ts';
+import {
+  type ControlledSettings,
+  clone,
+  findStaleProcesses,
+  type Identity,
+  LocalSql,
+  type Lsn,
+  PostgresError,
+  type PostgresInstallation,
+  PostgresLogParser,
+  type PostgresLogRecord,
+  PostgresProcess,
+  prepareVolume,
+  readControlData,
+  readPromotion,
+  readTimelineHistory,
+  removeOldData,
+  removeUnreachedHistories,
+  renderSettings,
+  reserveTimeline,
+  rewind,
+  type Observation as SqlObservation,
+  setStandbySignal,
+  type TimelineFork,
+  volumeSpace,
+  writePromotion,
+  writeSettings,
+} from '../postgres/index.ts';
+import type { Guard } from './guard.ts';
+import type {
+  AppliedSettings,
+  Observation,
+  Operation,
+  OperationOutcome,
+  PostgresFacts,
+  Settings,
+  Upstream,
+  Volume,
+} from './ha/facts.ts';
+import { replicationName } from './ha/names.ts';
+
+/** What Postgres is to run with, besides what the decisions set. */
+export interface UserSettings {
+  readonly generation: number;
+  readonly parameters: Readonly<Record<string, string>>;
+  readonly hba: readonly string[];
+}
+
+export interface DatabaseOptions {
+  readonly installation: PostgresInstallation;
+  readonly clusterId: string;
+  readonly clusterName: string;
+  readonly osUser: string;
+  readonly memoryBytes?: number | undefined;
+  /** DNS name of an instance in its certificate. */
+  readonly hostOf: (instance: string) => string;
+  readonly now: () => number;
+  readonly guard: Guard;
+  readonly log: Logger;
+  readonly user: () => UserSettings;
+  /** Something about Postgres is different now. */
+  readonly onChange: () => void;
+}
+
+/** How long each step of an operation may take, ms. */
+const limit = {
+  receiverGone: 3_000,
+  receiverPatience: 300,
+  replay: 60_000,
+  promotion: 60_000,
+  configure: 10_000,
+  stop: 55_000,
+  rewind: 600_000,
+  checkpoint: 300_000,
+  proof: 3_000,
+} as const;
+
+/** The Postgres of this instance: what is known about it, and the slow operations on it. Decides nothing. */
+export class Database {
+  readonly #o: DatabaseOptions;
+  readonly #process: PostgresProcess;
+  #sql: LocalSql;
+  #state: PostgresFacts;
+  #volume: Volume = { state: 'empty' };
+  #identity: Identity | undefined;
+  #applied: AppliedSettings | undefined;
+  #last: SqlObservation | undefined;
+  #ancestors: { timeline: number; forks: readonly TimelineFork[] } | undefined;
+  #current: { readonly operation: Operation; readonly aborter: AbortController } | undefined;
+  #walLost = false;
+  /** The owned settings as rendered last, to be verified. */
+  #owned: Readonly<Record<string, string>> = {};
+  #overridden: readonly string[] = [];
+  #lowered: readonly string[] = [];
+
+  constructor(options: DatabaseOptions) {
+    this.#o = options;
+    const parser = new PostgresLogParser((record) => this.#onLog(record));
+    this.#process = new PostgresProcess(options.installation, {
+      onLog: (line) => parser.line(line),
+      onExit: () => void this.#onExit(),
+    });
+    this.#sql = new LocalSql(options.installation.paths, { now: options.now });
+    this.#state = { process: 'none', since: options.now(), walLost: false };
+  }
+
+  get facts(): PostgresFacts {
+    return { ...this.#state, walLost: this.#walLost };
+  }
+
+  get volume(): Volume {
+    return this.#volume;
+  }
+
+  get applied(): AppliedSettings | undefined {
+    return this.#applied;
+  }
+
+  /** Settings that a restart of this primary would lower although standbys may not have them lower than it. */
+  get lowered(): readonly string[] {
+    return this.#lowered;
+  }
+
+  /** Ancestors of the timeline that a primary is on, oldest first. */
+  get ancestors(): readonly { timeline: number; end: Lsn }[] {
+    return this.#ancestors?.timeline === this.#state.observation?.timeline
+      ? (this.#ancestors?.forks ?? []).map((f) => ({ timeline: f.timeline, end: f.endLsn }))
+      : [];
+  }
+
+  /** The primary's control file is on its timeline: pg_rewind may use it as a source. */
+  get checkpointed(): boolean {
+    return this.#last !== undefined && this.#last.checkpointTimeline === this.#last.timeline;
+  }
+
+  /** Brings the volume into order and reads what is on it; before anything else. */
+  async open(): Promise<void> {
+    await prepareVolume(this.#o.installation.paths);
+    await this.#readVolume();
+    if (findStaleProcesses(this.#o.installation.paths.dataRoot).length > 0)
+      this.#set({ process: 'leftovers', since: this.#o.now(), walLost: false });
+  }
+
+  async close(): Promise<void> {
+    await this.#sql.close();
+  }
+
+  /** One look at Postgres; failures just leave the last one to grow old. */
+  async observe(timeoutMs: number): Promise<void> {
+    if (this.#state.process !== 'running') return;
+    const at = this.#o.now();
+    try {
+      const seen = await this.#sql.observe(timeoutMs);
+      if (this.#state.process !== 'running' || at < this.#state.since) return;
+      if (!seen.inRecovery && this.#ancestors?.timeline !== seen.timeline)
+        await this.#readAncestors(seen.timeline);
+      this.#last = seen;
+      this.#state = { ...this.#state, observation: toObservation(seen, at, this.#overridden) };
+      if (seen.walReceiver?.status === 'streaming') this.#walLost = false;
+      this.#o.onChange();
+    } catch (error) {
+      this.#o.log.debug({ err: error }, 'Postgres did not answer');
+    }
+  }
+
+  /** Carries out one operation; a new call aborts the one before. Never throws. */
+  async operate(operation: Operation): Promise<OperationOutcome> {
+    this.#current?.aborter.abort(new Error('another operation came first'));
+    const aborter = new AbortController();
+    this.#current = { operation, aborter };
+    try {
+      const lsn = await this.#run(operation, aborter.signal);
+      return lsn === undefined ? { ok: true } : { ok: true, lsn };
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      return {
+        ok: false,
+        reason:
+          error instanceof PostgresError
+            ? error.code
+            : error instanceof OperationError
+              ? error.reason
+              : 'OperationFailed',
+        message,
+        ...(error instanceof OperationError && error.needsClone ? { needsClone: true } : {}),
+      };
+    } finally {
+      if (this.#current?.aborter === aborter) this.#current = undefined;
+    }
+  }
+
+  async #run(operation: Operation, signal: AbortSignal): Promise<Lsn | undefined> {
+    switch (operation.do) {
+      case 'start':
+        return await this.#start(operation.as, operation.settings, signal);
+      case 'stop':
+        await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
+        await this.#ended();
+        return (await readControlData(this.#o.installation)).checkpointLsn;
+      case 'fence': {
+        const report = await this.#process.fence();
+        this.#o.log.warn({ ...report }, `fenced: ${operation.why}`);
+        await this.#ended();
+        return undefined;
+      }
+      case 'configure':
+        await this.#configure(operation.settings, signal);
+        return undefined;
+      case 'stop-receiver':
+        await this.#configure(operation.settings, signal);
+        await this.#receiverGone(signal);
+        return undefined;
+      case 'promote':
+        return await this.#promote(operation, signal);
+      case 'prove-wait':
+        if (!(await this.#sql.proveCommitsWait(limit.proof)))
+          throw new OperationError(
+            'CommitsDoNotWait',
+            'no commit was seen to wait for a synchronous standby',
+          );
+        return undefined;
+      case 'checkpoint':
+        await this.#sql.checkpoint(limit.checkpoint);
+        return undefined;
+      case 'rewind':
+        await this.#rewind(operation.upstream, signal);
+        return undefined;
+      case 'clone':
+        await this.#clone(operation.upstream, signal);
+        return undefined;
+    }
+  }
+
+  async #start(as: 'primary' | 'standby', settings: Settings, signal: AbortSignal): Promise<Lsn | undefined> {
+    const { paths } = this.#o.installation;
+    if (this.#volume.state !== 'ready')
+      throw new OperationError('VolumeNotReady', 'there is no usable data directory');
+    const control = await readControlData(this.#o.installation);
+    const own = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
+    // R6: numbers reserved for a promotion that did not happen must not be taken for children of this timeline.
+    if (as === 'standby') await removeUnreachedHistories(paths, own);
+    await this.#write(settings, control.settings, as === 'standby');
+    await setStandbySignal(paths, as === 'standby');
+    signal.throwIfAborted();
+    this.#state = { process: 'starting', startedAs: as, since: this.#o.now(), walLost: false };
+    this.#walLost = false;
+    try {
+      this.#o.guard.postmaster(await this.#process.start());
+      this.#o.onChange();
+      // Crash recovery may take long: it is not limited, and the heartbeats go on.
+      while (!(await this.#process.waitUntilReady({ timeoutMs: 5_000, signal })))
+        this.#o.log.info('Postgres is still starting');
+    } catch (error) {
+      if (this.#process.pid === undefined) await this.#ended();
+      throw error;
+    }
+    this.#set({ ...this.#state, process: 'running', since: this.#o.now() });
+    await this.#verify();
+    this.#applied = { ...settings, generation: this.#o.user().generation };
+    await this.observe(2_000);
+    return as === 'primary' ? (this.#last?.flushLsn ?? undefined) : undefined;
+  }
+
+  async #configure(settings: Settings, signal: AbortSignal): Promise<void> {
+    const { generation } = this.#o.user();
+    const control = await readControlData(this.#o.installation);
+    await this.#write(
+      settings,
+      control.settings,
+      this.#state.observation?.inRecovery ?? this.#state.startedAs === 'standby',
+    );
+    signal.throwIfAborted();
+    if (this.#state.process === 'running') {
+      const mismatches = await this.#sql.reloadAndVerify(this.#owned, limit.configure);
+      this.#overridden = mismatches.filter((m) => !m.pendingRestart).map((m) => m.name);
+      if (this.#overridden.length > 0)
+        this.#o.log.warn({ mismatches }, 'settings that Koschei owns are overridden from elsewhere');
+    }
+    this.#applied = { ...settings, generation };
+    await this.observe(2_000);
+  }
+
+  async #verify(): Promise<void> {
+    const mismatches = await this.#sql.verifySettings(this.#owned).catch(() => []);
+    this.#overridden = mismatches.filter((m) => !m.pendingRestart).map((m) => m.name);
+  }
+
+  async #write(settings: Settings, control: ControlledSettings, standby: boolean): Promise<void> {
+    const { installation, clusterName, osUser, memoryBytes } = this.#o;
+    const user = this.#o.user();
+    const dataId = this.#identity?.dataId ?? '';
+    const space = await volumeSpace(installation.paths);
+    const rendered = renderSettings({
+      paths: installation.paths,
+      major: installation.binaries.major,
+      clusterName,
+      dataId,
+      osUser,
+      parameters: user.parameters,
+      hba: user.hba,
+      memoryBytes,
+      walVolumeBytes: space.wal.totalBytes,
+      synchronousStandbys: settings.synchronousNames,
+      upstream: settings.upstream === undefined ? undefined : this.#upstream(settings.upstream),
+      upstreamSlot: settings.upstream === undefined ? undefined : replicationName(dataId),
+      atLeast: standby ? control : undefined,
+      acceptClients: settings.clientsAllowed,
+    });
+    await writeSettings(installation.paths, rendered);
+    this.#owned = rendered.owned;
+    this.#lowered = standby
+      ? []
+      : controlledNames.filter((name) => wantedValue(name, rendered.owned, user.parameters) < control[name]);
+  }
+
+  #upstream(upstream: Upstream) {
+    return {
+      host: this.#o.hostOf(upstream.instance),
+      address: upstream.address,
+      port: this.#o.installation.paths.port,
+    };
+  }
+
+  /** R5: returns when no WAL receiver process and no row of one is left. */
+  async #receiverGone(signal: AbortSignal): Promise<void> {
+    const began = this.#o.now();
+    let asked = false;
+    for (;;) {
+      signal.throwIfAborted();
+      await this.observe(1_000);
+      const seen = this.#last;
+      const fresh = (this.#state.observation?.at ?? 0) >= began;
+      if (fresh && seen !== undefined && seen.walReceiver === null && seen.walReceiverPid === null) return;
+      const waited = this.#o.now() - began;
+      if (waited > limit.receiverGone)
+        throw new OperationError('ReceiverStays', 'the WAL receiver did not end');
+      if (!asked && waited >= limit.receiverPatience) {
+        asked = true;
+        await this.#sql.terminateWalReceiver();
+      }
+      await sleep(10);
+    }
+  }
+
+  async #promote(operation: Extract<Operation, { do: 'promote' }>, signal: AbortSignal): Promise<Lsn> {
+    const { paths } = this.#o.installation;
+    const { synchronousNames } = operation.settings;
+    if (
+      !sameList(this.#applied?.synchronousNames ?? [], synchronousNames) ||
+      this.#applied?.upstream !== undefined
+    )
+      await this.#configure(operation.settings, signal);
+    await this.#receiverGone(signal);
+    const before = await this.#replayed(signal);
+    await reserveTimeline(paths, { own: before.timeline, allotted: operation.timeline });
+    await writePromotion(paths, { term: operation.term, timeline: operation.timeline });
+    await this.#readVolume();
+    for (const slot of operation.slots)
+      await this.#sql.createSlot(slot).catch((error) => this.#o.log.warn({ err: error, slot }, 'no slot'));
+    signal.throwIfAborted();
+    await this.#sql.promote();
+    const deadline = this.#o.now() + limit.promotion;
+    for (;;) {
+      signal.throwIfAborted();
+      await this.observe(1_000);
+      if (this.#state.observation?.inRecovery === false) break;
+      if (this.#o.now() > deadline)
+        throw new OperationError('PromotionTimeout', 'Postgres did not end its recovery');
+      await sleep(10);
+    }
+    const after = this.#last;
+    const parent = this.#ancestors?.forks.at(-1)?.timeline;
+    if (after?.timeline !== operation.timeline || parent !== before.timeline)
+      throw new OperationError(
+        'WrongTimeline',
+        `the promotion should lead from timeline ${before.timeline} to ${operation.timeline}; it led from ${parent ?? '?'} to ${after?.timeline ?? '?'}`,
+      );
+    // pg_rewind needs the control file on the new timeline; nobody has to wait for it.
+    this.#sql
+      .checkpoint(limit.checkpoint)
+      .catch((error) => this.#o.log.warn({ err: error }, 'the checkpoint after the promotion failed'));
+    return this.#ancestors?.forks.at(-1)?.endLsn ?? after.flushLsn ?? 0n;
+  }
+
+  /** Waits until everything received is replayed. */
+  async #replayed(signal: AbortSignal): Promise<{ timeline: number }> {
+    const deadline = this.#o.now() + limit.replay;
+    for (;;) {
+      signal.throwIfAborted();
+      await this.observe(1_000);
+      const seen = this.#last;
+      if (seen !== undefined && (seen.receiveLsn === null || (seen.replayLsn ?? 0n) >= seen.receiveLsn))
+        return { timeline: seen.timeline };
+      if (this.#o.now() > deadline)
+        throw new OperationError('ReplayTimeout', 'what was received could not be replayed in time');
+      await sleep(10);
+    }
+  }
+
+  async #rewind(upstream: Upstream, signal: AbortSignal): Promise<void> {
+    await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
+    await this.#ended();
+    const outcome = await rewind(this.#o.installation, {
+      source: this.#upstream(upstream),
+      dataId: this.#identity?.dataId ?? '',
+      timeoutMs: limit.rewind,
+      signal,
+    });
+    await this.#readVolume();
+    if (outcome.kind === 'retry') throw new OperationError('RewindPostponed', outcome.reason);
+    if (outcome.kind === 'needsReclone') throw new OperationError('RewindImpossible', outcome.reason, true);
+  }
+
+  async #clone(upstream: Upstream, signal: AbortSignal): Promise<void> {
+    await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
+    await this.#ended();
+    const dataId = randomBytes(8).toString('hex');
+    await clone(this.#o.installation, {
+      source: this.#upstream(upstream),
+      dataId,
+      clusterId: this.#o.clusterId,
+      systemIdentifier: this.#identity?.systemIdentifier,
+      signal,
+    });
+    await this.#readVolume();
+  }
+
+  /** Frees the space of the data before the last clone, once the new data stream. */
+  async forgetOldData(): Promise<void> {
+    if (await removeOldData(this.#o.installation.paths))
+      this.#o.log.info('removed the data of before the last clone');
+  }
+
+  /** Makes the slots that are missing and drops those of nobody; on the primary. */
+  async tendSlots(wanted: readonly string[]): Promise<void> {
+    for (const slot of this.#last?.slots ?? []) {
+      const ours = slot.type === 'physical' && slot.name.startsWith('k_');
+      if (ours && !slot.active && (!wanted.includes(slot.name) || slot.walStatus === 'lost'))
+        await this.#sql.dropSlot(slot.name);
+    }
+    const there = new Set((this.#last?.slots ?? []).map((s) => s.name));
+    for (const name of wanted) if (!there.has(name)) await this.#sql.createSlot(name);
+  }
+
+  async reload(): Promise<void> {
+    if (this.#state.process === 'running') await this.#sql.reload();
+  }
+
+  async #onExit(): Promise<void> {
+    this.#o.guard.postmaster(0);
+    // Until the volume has been read again nothing may be started from it.
+    if (this.#state.process === 'running' || this.#state.process === 'starting')
+      this.#state = {
+        process: 'starting',
+        since: this.#o.now(),
+        walLost: false,
+        ...(this.#state.startedAs ? { startedAs: this.#state.startedAs } : {}),
+      };
+    const running = this.#current?.operation.do;
+    // These end Postgres themselves, and look at the volume when they are done with it.
+    if (running === 'stop' || running === 'fence' || running === 'rewind' || running === 'clone') return;
+    this.#current?.aborter.abort(new OperationError('PostgresEnded', 'Postgres ended by itself'));
+    await this.#ended();
+  }
+
+  /** Postgres is down: what is on the volume now? */
+  async #ended(): Promise<void> {
+    this.#last = undefined;
+    this.#applied = undefined;
+    await this.#sql.close();
+    this.#sql = new LocalSql(this.#o.installation.paths, { now: this.#o.now });
+    await this.#readVolume();
+    const left = findStaleProcesses(this.#o.installation.paths.dataRoot);
+    this.#o.guard.postmaster(0);
+    this.#set({ process: left.length > 0 ? 'leftovers' : 'none', since: this.#o.now(), walLost: false });
+  }
+
+  async #readVolume(): Promise<void> {
+    const { paths } = this.#o.installation;
+    const found = this.#process.pid === undefined ? await prepareVolume(paths) : undefined;
+    if (found?.kind === 'empty') {
+      this.#identity = undefined;
+      this.#volume = { state: 'empty' };
+      return;
+    }
+    if (found !== undefined) this.#identity = found.identity;
+    if (found?.kind === 'tainted') {
+      this.#volume = { state: 'tainted', why: found.taint.reason };
+      return;
+    }
+    if (this.#identity === undefined) return;
+    if (this.#identity.clusterId !== this.#o.clusterId)
+      throw new Error(
+        `the volume belongs to cluster ${this.#identity.clusterId}, not to ${this.#o.clusterId}`,
+      );
+    const control = await readControlData(this.#o.installation);
+    this.#volume = {
+      state: 'ready',
+      dataId: this.#identity.dataId,
+      systemIdentifier: control.systemIdentifier,
+      bootstrap: this.#identity.bootstrap,
+      promotedTerm: (await readPromotion(paths)).term,
+      timeline: Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline),
+    };
+  }
+
+  async #readAncestors(timeline: number): Promise<void> {
+    this.#ancestors = {
+      timeline,
+      forks: (await readTimelineHistory(this.#o.installation.paths, timeline)) ?? [],
+    };
+  }
+
+  #onLog(record: PostgresLogRecord): void {
+    const { level, message, ...rest } = record;
+    this.#o.log[level === 'fatal' ? 'error' : level]({ postgres: rest }, message);
+    // PostgreSQL says so when a walreceiver asks for a segment that its sender has removed.
+    if (
+      /requested WAL segment \S+ has already been removed/.test(message) &&
+      this.#state.observation?.inRecovery !== false
+    )
+      this.#walLost = true;
+  }
+
+  #set(state: PostgresFacts): void {
+    this.#state = state;
+    this.#o.onChange();
+  }
+}
+
+/** Postgres's defaults of the settings that a standby may not have lower than its primary (guc_tables.c). */
+const controlledDefaults: ControlledSettings = {
+  max_connections: 100,
+  max_worker_processes: 8,
+  max_wal_senders: 10,
+  max_prepared_transactions: 0,
+  max_locks_per_transaction: 64,
+};
+const controlledNames = Object.keys(controlledDefaults) as (keyof ControlledSettings)[];
+
+function wantedValue(
+  name: keyof ControlledSettings,
+  owned: Readonly<Record<string, string>>,
+  user: Readonly<Record<string, string>>,
+): number {
+  return Number(owned[name] ?? user[name] ?? controlledDefaults[name]);
+}
+
+/** An operation failed for a reason of its own. */
+class OperationError extends Error {
+  override readonly name = 'OperationError';
+  readonly reason: string;
+  readonly needsClone: boolean;
+  constructor(reason: string, message: string, needsClone = false) {
+    super(message);
+    this.reason = reason;
+    this.needsClone = needsClone;
+  }
+}
+
+function toObservation(seen: SqlObservation, at: number, overridden: readonly string[]): Observation {
+  return {
+    at,
+    inRecovery: seen.inRecovery,
+    timeline: seen.timeline,
+    ...(seen.flushLsn === null ? {} : { flushLsn: seen.flushLsn }),
+    ...(seen.receiveLsn === null ? {} : { receivedLsn: seen.receiveLsn }),
+    ...(seen.replayLsn === null ? {} : { replayedLsn: seen.replayLsn }),
+    ...(seen.walReceiver === null
+      ? {}
+      : { receiver: { status: seen.walReceiver.status, senderHost: seen.walReceiver.senderHost ?? '' } }),
+    walsenders: seen.replication.map((r) => ({
+      applicationName: r.applicationName,
+      state: r.state ?? '',
+      syncPriority: r.syncPriority ?? 0,
+      ...(r.flushLsn === null ? {} : { flushLsn: r.flushLsn }),
+    })),
+    commitWaitMs: seen.syncWaiters.longestMs,
+    pendingRestart: seen.pendingRestart,
+    overridden,
+  };
+}
+
+function sameList(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((x, i) => x === b[i]);
+}

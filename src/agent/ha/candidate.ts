@@ -1,0 +1,201 @@
+import type { LeaderValue, Stamped, SyncValue } from '../../dcs/index.ts';
+import type { Facts, HaState, LeaderWrite, PeerFacts } from './facts.ts';
+import { includesMember } from './names.ts';
+
+/** A leader whose agent has proved nothing for this long is suspect, ms (with `heartbeatSilenceMs`, in parallel). */
+export const probeSilenceMs = 1_000;
+/** ... and whose heartbeat has not changed for this long, ms. */
+export const heartbeatSilenceMs = 1_250;
+/** How long others leave the way to the successor that a vacating leader named, ms. */
+export const successorHeadStartMs = 1_500;
+/** How long a member of `sync` leaves the way to each living member that is named before it, ms. */
+export const headStartMs = 300;
+/** How old a look at Postgres or a peer's answer may be to count, ms. */
+export const freshMs = 1_500;
+
+/** Why this instance may take the leadership now, or why not. */
+export type Eligibility =
+  | { readonly stand: true; readonly why: string }
+  | { readonly stand: false; readonly waitingFor: string };
+
+interface Situation {
+  readonly facts: Facts;
+  readonly state: HaState;
+  readonly leader: Stamped<LeaderValue>;
+  readonly sync: Stamped<SyncValue>;
+}
+
+/**
+ * Whether a standby may stand for election: sections "Sync takeover" and "Async takeover" (rules R9 and R10). Suspicion
+ * costs only time: that it is safe rests on the comparison of the leader's and the synchronous set's revisions and on
+ * the receiver being stopped, never on a clock. Async and strict takeovers rest on `ttl`, which the old leader has
+ * outwaited by then.
+ */
+export function eligibility(s: Situation): Eligibility {
+  const { facts, leader, sync } = s;
+  const config = facts.dcs.view.config?.value;
+  const refusal = unfit(facts);
+  if (refusal !== undefined) return { stand: false, waitingFor: refusal };
+  if (config === undefined || facts.volume.state !== 'ready')
+    return { stand: false, waitingFor: 'the configuration' };
+  const me = { instance: facts.me.instance, dataId: facts.volume.dataId };
+  const synchronous = sync.value.mode === 'sync';
+
+  if (synchronous && !includesMember(sync.value.names, me))
+    return {
+      stand: false,
+      waitingFor: 'only members of the synchronous set may be promoted, and this is none',
+    };
+  if (!synchronous && !includesMember(leader.value.members, me))
+    return { stand: false, waitingFor: 'the leader has not yet listed this instance' };
+  if (!synchronous) {
+    const ahead = aheadOfMe(facts, leader.value);
+    if (ahead !== undefined) return { stand: false, waitingFor: `${ahead} holds more` };
+  }
+
+  const reason = openReason(s, config.timing.ttlMs, synchronous && config.fencing === 'fast');
+  if (reason === undefined) return { stand: false, waitingFor: 'the leader leads' };
+  const wait = headStart(s, me.instance);
+  if (facts.now < reason.since + wait) return { stand: false, waitingFor: 'another member goes first' };
+  return { stand: true, why: reason.why };
+}
+
+/** Since when, and why, the leader's place is open; undefined: it is not. */
+function openReason(s: Situation, ttlMs: number, fast: boolean): { since: number; why: string } | undefined {
+  const { facts, state, leader } = s;
+  const seenAt = state.leaderSeen?.at ?? state.bootedAt;
+  if (leader.value.phase === 'vacated')
+    return {
+      since: seenAt,
+      why: `${leader.value.instance} handed over: ${leader.value.reason ?? 'no reason given'}`,
+    };
+  const peer = leaderAnswer(facts, leader.value);
+  if (fast && peer?.answer.state === 'fenced' && peer.answer.term === leader.value.term)
+    return { since: seenAt, why: `${leader.value.instance} says that it has fenced itself` };
+  const silentSince = Math.max(seenAt, state.bootedAt);
+  if (facts.now - silentSince >= ttlMs)
+    return { since: silentSince + ttlMs, why: `no heartbeat of ${leader.value.instance} for ${ttlMs} ms` };
+  if (!fast) return undefined;
+  const suspectAt = Math.max(state.proofAt + probeSilenceMs, silentSince + heartbeatSilenceMs);
+  return facts.now >= suspectAt
+    ? { since: suspectAt, why: `${leader.value.instance} neither answers nor sends heartbeats` }
+    : undefined;
+}
+
+/** How long to leave the way to somebody else, ms. */
+function headStart(s: Situation, instance: string): number {
+  const { successor, phase } = s.leader.value;
+  if (phase === 'vacated' && successor !== undefined)
+    return successor === instance ? 0 : successorHeadStartMs;
+  const before = s.sync.value.names.slice(
+    0,
+    Math.max(
+      0,
+      s.sync.value.names.findIndex((m) => m.instance === instance),
+    ),
+  );
+  const living = before.filter(
+    (m) => isFresh(s.facts, s.facts.peers.get(m.instance)) && m.instance !== s.leader.value.instance,
+  );
+  return living.length * headStartMs;
+}
+
+/** Why this instance is in no state to stand at all. */
+function unfit(facts: Facts): string | undefined {
+  const { volume, postgres, dcs, me } = facts;
+  if (facts.stopRequested) return 'it is being stopped';
+  if (volume.state !== 'ready') return 'its data directory is not usable';
+  if (dcs.view.initialize?.value.systemIdentifier !== volume.systemIdentifier)
+    return 'its data belong to another cluster';
+  if (dcs.view.config !== undefined && !dcs.view.config.value.members.includes(me.instance))
+    return 'it is not a member any more';
+  const o = postgres.observation;
+  if (postgres.process !== 'running' || o === undefined || facts.now - o.at > freshMs)
+    return 'its Postgres does not answer';
+  if (!o.inRecovery) return 'its Postgres is not a standby';
+  return undefined;
+}
+
+/** A reachable listed member that holds more than this one (async takeover only). */
+function aheadOfMe(facts: Facts, leader: LeaderValue): string | undefined {
+  const mine = facts.postgres.observation;
+  for (const member of leader.members) {
+    if (member.instance === leader.instance || member.instance === facts.me.instance) continue;
+    const peer = facts.peers.get(member.instance);
+    if (peer === undefined || !isFresh(facts, peer) || peer.answer.dataId !== member.dataId) continue;
+    if (peer.answer.state !== 'standby') continue;
+    const [theirTimeline, myTimeline] = [peer.answer.timeline ?? 0, mine?.timeline ?? 0];
+    const [theirs, ours] = [position(peer.answer), mine === undefined ? 0n : position(mine)];
+    const more = theirTimeline > myTimeline || (theirTimeline === myTimeline && theirs > ours);
+    const first = theirTimeline === myTimeline && theirs === ours && member.instance < facts.me.instance;
+    if (more || (first && facts.now - (peer.at ?? 0) < 500)) return member.instance;
+  }
+  return undefined;
+}
+
+function position(p: {
+  readonly receivedLsn?: bigint | undefined;
+  readonly replayedLsn?: bigint | undefined;
+}): bigint {
+  const [received, replayed] = [p.receivedLsn ?? 0n, p.replayedLsn ?? 0n];
+  return received > replayed ? received : replayed;
+}
+
+/** The leader's own, fresh answer; undefined when there is none or when somebody else answers at its address. */
+export function leaderAnswer(facts: Facts, leader: LeaderValue): PeerFacts | undefined {
+  const peer = facts.peers.get(leader.instance);
+  return peer !== undefined && isFresh(facts, peer) && peer.answer.dataId === leader.dataId
+    ? peer
+    : undefined;
+}
+
+/** Whether an answer proves that its giver leads now: the only kind that is a veto. */
+export function provesLeadership(peer: PeerFacts, leader: LeaderValue): boolean {
+  const { answer } = peer;
+  return (
+    answer.state === 'primary' &&
+    answer.term === leader.term &&
+    answer.dataId === leader.dataId &&
+    answer.bootId === leader.bootId &&
+    answer.openMs > 0
+  );
+}
+
+export function isFresh(facts: Facts, peer: PeerFacts | undefined): boolean {
+  return peer !== undefined && facts.now - peer.at <= freshMs;
+}
+
+/**
+ * The transaction that takes the leadership: the next term, a timeline greater than any ever stored (rule R6), and the
+ * synchronous set `(old set + old leader) - me` (rule R4): the old primary holds every acknowledged commit.
+ */
+export function takeWrite(s: Situation): LeaderWrite {
+  const { facts, leader, sync } = s;
+  if (facts.volume.state !== 'ready')
+    throw new Error('only an instance with a usable data directory takes the leadership');
+  const me = { instance: facts.me.instance, dataId: facts.volume.dataId };
+  const term = leader.value.term + 1;
+  const oldLeader = { instance: leader.value.instance, dataId: leader.value.dataId };
+  const names =
+    sync.value.mode === 'sync'
+      ? [...sync.value.names, ...(includesMember(sync.value.names, oldLeader) ? [] : [oldLeader])].filter(
+          (m) => m.dataId !== me.dataId,
+        )
+      : [];
+  return {
+    kind: 'take',
+    leader: {
+      ...me,
+      bootId: facts.me.bootId,
+      term,
+      timeline: Math.max(leader.value.timeline, facts.postgres.observation?.timeline ?? 0) + 1,
+      phase: 'leading',
+      beat: 0,
+      address: facts.me.address,
+      members: leader.value.members,
+    },
+    expectLeader: leader.revision,
+    expectSync: sync.revision,
+    sync: { term, mode: sync.value.mode, names },
+  };
+}

@@ -1,0 +1,1173 @@
+import {
+  type LeaderValue,
+  leaderGraceMs,
+  type MemberRef,
+  type Stamped,
+  type SyncValue,
+} from '../../dcs/index.ts';
+import {
+  eligibility,
+  freshMs,
+  isFresh,
+  leaderAnswer,
+  provesLeadership,
+  successorHeadStartMs,
+  takeWrite,
+} from './candidate.ts';
+import type {
+  Command,
+  Decision,
+  Facts,
+  HaState,
+  Input,
+  LeaderWrite,
+  Observation,
+  Operation,
+  OperationOutcome,
+  PeerAnswer,
+  Reign,
+  Settings,
+  TransactionOutcome,
+} from './facts.ts';
+import { includesMember, placeholderName, replicationName } from './names.ts';
+import { type Candidate, planSyncSet } from './sync-set.ts';
+
+/** A primary whose database has not answered for this long is given up, ms. */
+const databaseSilenceMs = 5_000;
+/** A standby must look diverged for this long before it is rewound, ms: positions and timelines come from different places. */
+const divergedMs = 1_000;
+/** How long each phase of a switchover may take before the old primary leads on, ms. */
+const handoverPhaseMs = {
+  prepare: 10_000,
+  checkpoint: 300_000,
+  stop: 60_000,
+  verify: 5_000,
+  vacate: 5_000,
+} as const;
+/** A target further behind than this would make a switchover slow, bytes. */
+const handoverLagBytes = 16n * 1024n * 1024n;
+/** How old a linearizable read may be when a candidate begins a takeover, ms; the taking transaction compares again. */
+const readFreshMs = 500;
+/** At least this long between two writes after one without a definite answer, ms. */
+const barrierPaceMs = 100;
+
+/** The memory of an agent that has just started. */
+export function initialState(now: number): HaState {
+  return {
+    bootedAt: now,
+    proofAt: now,
+    nextId: 1,
+    syncNames: [placeholderName],
+    waitProved: true,
+    attempts: { start: 0, rewind: 0, clone: 0 },
+    retryAt: 0,
+  };
+}
+
+/**
+ * The agent's decisions, whole: what it remembers and what it knows in, what it remembers and does next out. Pure. The
+ * rules are tried in order; each says why it acts. Rule numbers (R1 ...) are those of docs/high-availability.md.
+ */
+export function decide(state: HaState, input: Input, facts: Facts): Decision {
+  const draft = new Draft(state, facts);
+  if (input.kind === 'transaction') absorbTransaction(draft, input.id, input.outcome);
+  if (input.kind === 'operation') absorbOperation(draft, input.id, input.outcome);
+  observeLeader(draft);
+  if (fenceIfDue(draft)) return draft.decision();
+  heartbeat(draft);
+  if (draft.state.operation === undefined) {
+    if (draft.state.reign !== undefined) lead(draft, draft.state.reign);
+    else follow(draft);
+  }
+  return draft.decision();
+}
+
+/** The settings that Postgres should have now; the driver writes `configure` operations only on command. */
+export function wantedSettings(state: HaState, facts: Facts): Settings {
+  const { reign } = state;
+  if (reign !== undefined)
+    return { synchronousNames: state.syncNames, clientsAllowed: reign.stage === 'promote' || reign.open };
+  const leader = facts.dcs.view.leader?.value;
+  const following = leader !== undefined && !isMine(facts, leader) && state.takeover === undefined;
+  return {
+    synchronousNames: standbyNames(facts),
+    clientsAllowed: true,
+    ...(following ? { upstream: { instance: leader.instance, address: leader.address } } : {}),
+  };
+}
+
+/** When koschei-init must fence, on the boot-time clock; 0: no Postgres that could acknowledge a write runs. */
+export function fenceDeadline(state: HaState, facts: Facts): number {
+  const starting =
+    state.operation?.operation.do === 'promote' ||
+    (state.operation?.operation.do === 'start' && state.operation.operation.as === 'primary');
+  return state.reign !== undefined && (mayWrite(facts) || starting) ? state.reign.deadline : 0;
+}
+
+/** What this agent answers to a probe now: a proof of leadership is computed, never remembered. */
+export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
+  const o = facts.postgres.observation;
+  const running = facts.postgres.process === 'running' && o !== undefined && facts.now - o.at <= freshMs;
+  const { reign } = state;
+  const leads =
+    reign !== undefined &&
+    reign.stage === 'leading' &&
+    running &&
+    !o.inRecovery &&
+    facts.now < reign.deadline;
+  const standby = running && o.inRecovery;
+  return {
+    instance: facts.me.instance,
+    ...(facts.volume.state === 'ready' ? { dataId: facts.volume.dataId } : {}),
+    bootId: facts.me.bootId,
+    state: leads ? 'primary' : standby ? 'standby' : state.fencedTerm !== undefined ? 'fenced' : 'unknown',
+    term: reign?.term ?? state.fencedTerm ?? 0,
+    openMs: leads ? reign.deadline - facts.now : 0,
+    timeline: o?.timeline,
+    receivedLsn: running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined,
+    replayedLsn: running ? o.replayedLsn : undefined,
+    checkpointed: false,
+    ancestors: [],
+  };
+}
+
+// ------------------------------------------------------------------------------------------------ bookkeeping
+
+/** The next state and the commands, while they are being put together. */
+class Draft {
+  state: HaState;
+  readonly facts: Facts;
+  readonly commands: Command[] = [];
+
+  constructor(state: HaState, facts: Facts) {
+    this.state = state;
+    this.facts = facts;
+  }
+
+  get now(): number {
+    return this.facts.now;
+  }
+
+  set(change: { [K in keyof HaState]?: HaState[K] | undefined }): void {
+    const next: Record<string, unknown> = { ...this.state };
+    for (const [key, value] of Object.entries(change)) {
+      if (value === undefined) delete next[key];
+      else next[key] = value;
+    }
+    this.state = next as unknown as HaState;
+  }
+
+  setReign(change: Partial<Reign>): void {
+    if (this.state.reign !== undefined) this.set({ reign: { ...this.state.reign, ...change } });
+  }
+
+  operate(operation: Operation, because: string): void {
+    const id = this.state.nextId;
+    this.set({ nextId: id + 1, operation: { id, operation, since: this.now } });
+    this.commands.push({ kind: 'operate', id, operation, because });
+  }
+
+  transact(write: LeaderWrite, because: string): void {
+    const id = this.state.nextId;
+    this.set({ nextId: id + 1, transaction: { id, write, sentAt: this.now } });
+    this.commands.push({ kind: 'transact', id, write, because });
+  }
+
+  problem(reason: string, message: string): void {
+    this.set({ problem: { reason, message } });
+  }
+
+  /** Leadership is over for this boot, for whatever reason. */
+  endReign(fenced: boolean): void {
+    const { reign } = this.state;
+    this.set({
+      reign: undefined,
+      handover: undefined,
+      joining: undefined,
+      syncProblem: undefined,
+      proofAt: this.now,
+      syncNames: standbyNames(this.facts),
+      ...(fenced && reign !== undefined ? { fencedTerm: reign.term } : {}),
+    });
+  }
+
+  decision(): Decision {
+    return { state: this.state, commands: this.commands };
+  }
+}
+
+function absorbTransaction(draft: Draft, id: number, outcome: TransactionOutcome): void {
+  const outstanding = draft.state.transaction;
+  if (outstanding === undefined || outstanding.id !== id) return; // R1: the answer to an abandoned one is ignored.
+  draft.set({ transaction: undefined });
+  const { write, sentAt } = outstanding;
+  const { reign } = draft.state;
+  if (outcome.kind === 'unknown') {
+    // R2: whatever was asked may still happen; a new write must succeed before anything else is decided.
+    if (reign !== undefined) draft.setReign({ barrier: true });
+    draft.set({ takeover: undefined });
+    return;
+  }
+  if (outcome.kind === 'refused') {
+    draft.set({ takeover: undefined });
+    if (reign === undefined) return;
+    const { leader, sync } = outcome;
+    if (
+      leader?.value.bootId === draft.facts.me.bootId &&
+      leader.value.phase === 'leading' &&
+      sync !== undefined
+    ) {
+      // An abandoned write of this boot landed: go on from it, still behind the barrier.
+      draft.setReign({ revision: leader.revision, barrier: true, sync: sync.value, term: leader.value.term });
+    } else draft.endReign(false);
+    return;
+  }
+  won(draft, write, sentAt, outcome.revision, outcome.sync?.value ?? write.sync);
+}
+
+/** Takes in a write of the leader key that certainly happened. */
+function won(
+  draft: Draft,
+  write: LeaderWrite,
+  sentAt: number,
+  revision: string,
+  sync: SyncValue | undefined,
+): void {
+  const { facts } = draft;
+  const timing = facts.dcs.view.config?.value.timing;
+  if (timing === undefined || sync === undefined) return;
+  const good = {
+    revision,
+    barrier: false,
+    // Counted from before sending: no observer can have seen this heartbeat earlier.
+    deadline: sentAt + leaderGraceMs(timing),
+    goodAt: sentAt,
+    beat: write.leader.beat,
+    sync,
+    term: write.leader.term,
+    timeline: write.leader.timeline,
+  };
+  const { reign } = draft.state;
+  switch (write.kind) {
+    case 'heartbeat':
+    case 'sync':
+      if (reign !== undefined) draft.setReign(good);
+      return;
+    case 'history':
+      if (reign !== undefined) draft.setReign({ ...good, stage: 'leading' });
+      return;
+    case 'vacate':
+      draft.endReign(true);
+      return;
+    case 'bootstrap':
+      draft.set({
+        syncNames: namesFor(sync),
+        reign: { ...good, stage: 'start', open: false, why: 'first start of the cluster' },
+        fencedTerm: undefined,
+      });
+      return;
+    case 'take':
+      draft.set({
+        fencedTerm: undefined,
+        syncNames: namesAfterTakeover(draft, sync),
+        reign: {
+          ...good,
+          stage: 'promote',
+          open: draft.state.waitProved || sync.mode === 'async',
+          why: draft.state.takeover?.why ?? 'takeover',
+        },
+      });
+      draft.set({ takeover: undefined });
+      return;
+    case 'resume':
+    case 'new-term':
+      draft.set({
+        takeover: undefined,
+        fencedTerm: undefined,
+        syncNames: namesFor(sync),
+        reign: {
+          ...good,
+          stage: write.kind === 'resume' && holdsTerm(facts, write.leader) ? 'start' : 'promote',
+          open: false,
+          why: 'restart of the leader',
+        },
+      });
+      return;
+  }
+}
+
+function absorbOperation(draft: Draft, id: number, outcome: OperationOutcome): void {
+  const current = draft.state.operation;
+  if (current === undefined || current.id !== id) return;
+  draft.set({ operation: undefined });
+  const { operation } = current;
+  if (outcome.ok) {
+    draft.set({ problem: undefined });
+    succeeded(draft, operation, outcome.lsn);
+    return;
+  }
+  draft.problem(outcome.reason, outcome.message);
+  failed(draft, operation, outcome);
+}
+
+function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined): void {
+  const { reign, handover, attempts } = draft.state;
+  switch (operation.do) {
+    case 'fence':
+      draft.endReign(true);
+      return;
+    case 'start':
+      draft.set({ attempts: { ...attempts, start: 0 } });
+      if (operation.settings.synchronousNames.length === 0) draft.set({ waitProved: false });
+      if (operation.as === 'primary')
+        draft.setReign({ stage: 'history', ...(lsn === undefined ? {} : { beginLsn: lsn }) });
+      return;
+    case 'promote':
+      draft.setReign({ stage: 'history', ...(lsn === undefined ? {} : { beginLsn: lsn }) });
+      return;
+    case 'configure':
+    case 'stop-receiver':
+      // R8: from an empty setting on, a commit must be seen to wait again.
+      if (operation.settings.synchronousNames.length === 0) draft.set({ waitProved: false });
+      if (operation.do === 'stop-receiver')
+        draft.set({ takeover: draft.state.takeover && { ...draft.state.takeover, phase: 'take' } });
+      return;
+    case 'prove-wait':
+      draft.set({ waitProved: true });
+      return;
+    case 'checkpoint':
+      if (handover?.phase === 'checkpoint')
+        draft.set({ handover: { ...handover, phase: 'stop', since: draft.now } });
+      return;
+    case 'stop':
+      if (handover !== undefined && reign !== undefined)
+        draft.set({
+          handover: {
+            ...handover,
+            phase: 'verify',
+            since: draft.now,
+            ...(lsn === undefined ? {} : { stoppedAt: lsn }),
+          },
+        });
+      else if (reign !== undefined) draft.setReign({ stage: 'start', open: false });
+      finishCommand(draft, 'Postgres was restarted');
+      return;
+    case 'rewind':
+      draft.set({ attempts: { ...attempts, rewind: 0 } });
+      return;
+    case 'clone':
+      draft.set({ attempts: { start: 0, rewind: 0, clone: 0 } });
+      finishCommand(draft, 'the data directory was cloned anew');
+      return;
+  }
+}
+
+function failed(
+  draft: Draft,
+  operation: Operation,
+  outcome: { needsClone?: boolean; message: string },
+): void {
+  const { attempts, handover } = draft.state;
+  const backoff = (n: number) => draft.now + Math.min(500 * 2 ** n, 30_000);
+  switch (operation.do) {
+    case 'start':
+      draft.set({ attempts: { ...attempts, start: attempts.start + 1 }, retryAt: backoff(attempts.start) });
+      return;
+    case 'rewind':
+      draft.set({
+        attempts: { ...attempts, rewind: outcome.needsClone ? 99 : attempts.rewind + 1 },
+        retryAt: backoff(attempts.rewind),
+      });
+      return;
+    case 'clone':
+      draft.set({ attempts: { ...attempts, clone: attempts.clone + 1 }, retryAt: backoff(attempts.clone) });
+      return;
+    case 'stop-receiver':
+      draft.set({ takeover: undefined });
+      return;
+    case 'promote':
+      // A leader that cannot lead must not keep the place: fence, then hand over.
+      draft.operate({ do: 'fence', why: outcome.message }, 'the promotion failed');
+      return;
+    case 'checkpoint':
+    case 'stop':
+      if (handover !== undefined) abandonHandover(draft, outcome.message);
+      return;
+    default:
+      draft.set({ retryAt: backoff(1) });
+  }
+}
+
+function finishCommand(draft: Draft, because: string): void {
+  if (draft.state.commandId === undefined) return;
+  draft.commands.push({ kind: 'finish-command', commandId: draft.state.commandId, because });
+  draft.set({ commandId: undefined });
+}
+
+/** Notes when the leader key last changed and when its holder last proved that it leads. */
+function observeLeader(draft: Draft): void {
+  const { facts, state } = draft;
+  const { leader } = facts.dcs.view;
+  if (leader === undefined) return;
+  if (state.leaderSeen?.revision !== leader.revision)
+    draft.set({ leaderSeen: { revision: leader.revision, at: draft.now } });
+  const peer = leaderAnswer(facts, leader.value);
+  if (peer !== undefined && provesLeadership(peer, leader.value) && peer.at > draft.state.proofAt)
+    draft.set({ proofAt: peer.at });
+}
+
+// ------------------------------------------------------------------------------------------------ fence
+
+/** Postgres runs and could acknowledge a write. */
+function mayWrite(facts: Facts): boolean {
+  const { process, startedAs, observation } = facts.postgres;
+  return (
+    process !== 'none' &&
+    (startedAs !== 'standby' || observation?.inRecovery === false || process === 'leftovers')
+  );
+}
+
+/** Rule "Fence": no write is acknowledged without leadership, or past the deadline. True: nothing else is to be decided. */
+function fenceIfDue(draft: Draft): boolean {
+  const { facts, state } = draft;
+  const running = state.operation?.operation;
+  if (running?.do === 'fence') return true;
+  const opening = running?.do === 'promote' || (running?.do === 'start' && running.as === 'primary');
+  if (!mayWrite(facts) && !opening) return false;
+  const { reign } = state;
+  if (facts.postgres.process === 'leftovers' && running === undefined) {
+    draft.operate(
+      { do: 'fence', why: 'processes of an earlier Postgres are alive' },
+      'two servers never write to one data directory',
+    );
+    return true;
+  }
+  if (reign === undefined) {
+    draft.operate(
+      { do: 'fence', why: 'this instance does not lead' },
+      'only the leader may acknowledge writes',
+    );
+    return true;
+  }
+  if (draft.now >= reign.deadline) {
+    draft.operate(
+      { do: 'fence', why: `no heartbeat succeeded for ${draft.now - reign.goodAt} ms` },
+      'others may take over when the ttl is over',
+    );
+    return true;
+  }
+  const o = facts.postgres.observation;
+  const silentSince = Math.max(o?.at ?? 0, facts.postgres.since, reign.goodAt - databaseSilenceMs * 10);
+  if (
+    reign.stage === 'leading' &&
+    running === undefined &&
+    facts.postgres.process === 'running' &&
+    draft.now - silentSince > databaseSilenceMs
+  ) {
+    draft.operate(
+      { do: 'fence', why: `Postgres has not answered for ${draft.now - silentSince} ms` },
+      'a primary that does not answer is no primary',
+    );
+    return true;
+  }
+  return false;
+}
+
+// ------------------------------------------------------------------------------------------------ the leader
+
+/** Rule "Heartbeat" (R1, R2): one write outstanding; behind a barrier at once, else every interval. */
+function heartbeat(draft: Draft): void {
+  const { reign, transaction } = draft.state;
+  const timing = draft.facts.dcs.view.config?.value.timing;
+  if (reign === undefined || transaction !== undefined || timing === undefined) return;
+  // A leader that cannot lead lets its heartbeat go silent, else it would block everybody for ever.
+  if (cannotLead(draft)) return;
+  const age = draft.now - reign.goodAt;
+  if (age >= timing.heartbeatMs || (reign.barrier && age >= barrierPaceMs))
+    draft.transact(
+      rewrite(draft, reign, 'heartbeat'),
+      reign.barrier ? 'a write had no definite answer' : 'the interval is over',
+    );
+}
+
+function cannotLead(draft: Draft): boolean {
+  return draft.facts.volume.state !== 'ready' || draft.state.attempts.start >= 3;
+}
+
+function rewrite(
+  draft: Draft,
+  reign: Reign,
+  kind: LeaderWrite['kind'],
+  change: Partial<LeaderValue> = {},
+): LeaderWrite {
+  const { facts } = draft;
+  const o = facts.postgres.observation;
+  const dataId = facts.volume.state === 'ready' ? facts.volume.dataId : '';
+  return {
+    kind,
+    leader: {
+      instance: facts.me.instance,
+      dataId,
+      bootId: facts.me.bootId,
+      term: reign.term,
+      timeline: reign.timeline,
+      phase: 'leading',
+      ...(o?.flushLsn === undefined || o.inRecovery ? {} : { lsn: formatLsn(o.flushLsn) }),
+      beat: reign.beat + 1,
+      address: facts.me.address,
+      members: memberList(facts),
+      ...change,
+    },
+    expectLeader: reign.revision,
+  };
+}
+
+function lead(draft: Draft, reign: Reign): void {
+  const { facts, state } = draft;
+  if (reign.barrier) return;
+  const { process, observation } = facts.postgres;
+  if (facts.volume.state !== 'ready') return;
+  if (draft.now < state.retryAt) return;
+  clearWaiting(draft);
+  const settings = wantedSettings(draft.state, facts);
+  if (process === 'none' && facts.stopRequested && state.handover === undefined) {
+    if (state.transaction === undefined)
+      draft.transact(
+        rewrite(draft, reign, 'vacate', { phase: 'vacated', reason: 'it was stopped' }),
+        'Postgres is stopped for good',
+      );
+    return;
+  }
+
+  if (process === 'none') {
+    if (state.handover !== undefined) return continueHandover(draft, reign);
+    if (reign.stage === 'start')
+      return draft.operate(
+        { do: 'start', as: 'primary', settings },
+        `this instance leads term ${reign.term}`,
+      );
+    if (reign.stage === 'promote')
+      return draft.operate({ do: 'start', as: 'standby', settings }, `to be promoted in term ${reign.term}`);
+    return afterCrash(draft, reign);
+  }
+  if (process !== 'running' || observation === undefined || observation.at < facts.postgres.since) return;
+
+  if (reign.stage === 'promote') return promote(draft, reign, settings, observation);
+  if (reign.stage === 'history') {
+    if (observation.inRecovery || draft.state.transaction !== undefined) return;
+    const lsn = reign.beginLsn ?? observation.flushLsn ?? 0n;
+    return draft.transact(
+      { ...rewrite(draft, reign, 'history'), history: { lsn, why: reign.why } },
+      'the history says who leads before clients may write',
+    );
+  }
+  if (reign.stage !== 'leading' || observation.inRecovery) return;
+  if (state.handover !== undefined) return continueHandover(draft, reign);
+  if (startHandover(draft, reign)) return;
+  if (obeyCommand(draft)) return;
+  if (tendSyncSet(draft, reign, observation)) return;
+  if (openToClients(draft, reign, observation)) return;
+  configureIfNeeded(draft);
+}
+
+function promote(draft: Draft, reign: Reign, settings: Settings, o: Observation): void {
+  const { facts } = draft;
+  const volume = facts.volume;
+  if (volume.state !== 'ready') return;
+  // R5: the leader key was ours just now.
+  const interval = facts.dcs.view.config?.value.timing.heartbeatMs ?? 0;
+  if (draft.now - reign.goodAt > 1.5 * interval) return;
+  if (!o.inRecovery || volume.promotedTerm >= reign.term || o.timeline >= reign.timeline) {
+    // R5: at most one promotion in a term, and R6: never onto a timeline that exists.
+    if (draft.state.transaction !== undefined) return;
+    const term = reign.term + 1;
+    draft.transact(
+      {
+        ...rewrite(draft, reign, 'new-term', { term, timeline: Math.max(reign.timeline, o.timeline) + 1 }),
+        sync: { ...reign.sync, term },
+      },
+      `term ${reign.term} was used by this data directory already`,
+    );
+    return;
+  }
+  const slots = [...facts.dcs.view.members.values()]
+    .filter((m) => m.value.instance !== facts.me.instance)
+    .map((m) => replicationName(m.value.dataId));
+  draft.operate(
+    { do: 'promote', term: reign.term, timeline: reign.timeline, settings, slots },
+    `this instance won term ${reign.term}: ${reign.why}`,
+  );
+}
+
+/** Postgres ended by itself while this instance leads. */
+function afterCrash(draft: Draft, reign: Reign): void {
+  if (draft.state.transaction !== undefined) return;
+  const heir = livingSyncMember(draft, reign);
+  if (heir !== undefined) {
+    draft.transact(
+      rewrite(draft, reign, 'vacate', {
+        phase: 'vacated',
+        successor: heir.instance,
+        reason: 'Postgres ended by itself',
+      }),
+      `${heir.instance} can be primary sooner than this Postgres`,
+    );
+    return;
+  }
+  draft.setReign({ stage: 'start', open: false });
+}
+
+/** A member of `sync` whose agent answers and whose Postgres is a standby. */
+function livingSyncMember(draft: Draft, reign: Reign): MemberRef | undefined {
+  if (reign.sync.mode !== 'sync') return undefined;
+  return reign.sync.names.find((m) => {
+    const peer = draft.facts.peers.get(m.instance);
+    return (
+      peer !== undefined &&
+      isFresh(draft.facts, peer) &&
+      peer.answer.dataId === m.dataId &&
+      peer.answer.state === 'standby'
+    );
+  });
+}
+
+/** Rule "Open": a value that was read may not get lost, so every name in `sync` must hold what this primary began with. */
+function openToClients(draft: Draft, reign: Reign, o: Observation): boolean {
+  if (reign.open) return false;
+  const needed = reign.beginLsn ?? o.flushLsn ?? 0n;
+  const all = reign.sync.names.every((m) =>
+    o.walsenders.some((w) => w.applicationName === replicationName(m.dataId) && (w.flushLsn ?? 0n) >= needed),
+  );
+  if (reign.sync.mode === 'sync' && !all) {
+    draft.set({
+      syncProblem: {
+        reason: 'WaitingForStandby',
+        message: 'clients wait until the synchronous standbys hold what this primary began with',
+      },
+    });
+    return false;
+  }
+  draft.setReign({ open: true });
+  return false;
+}
+
+function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean {
+  const { state, facts } = draft;
+  const config = facts.dcs.view.config?.value;
+  if (config === undefined) return false;
+  const applied = facts.applied;
+  const namesApplied = applied !== undefined && sameNames(applied.synchronousNames, state.syncNames);
+  const step = planSyncSet({
+    config,
+    stored: reign.sync,
+    names: state.syncNames,
+    namesApplied,
+    observation: namesApplied && o.overridden.length === 0 ? o : undefined,
+    candidates: rankCandidates(draft),
+    joining: state.joining,
+    waitProved: state.waitProved,
+  });
+  switch (step.step) {
+    case 'nothing':
+      draft.set({ syncProblem: step.problem });
+      return false;
+    case 'remember':
+      draft.set({ joining: step.joining });
+      return false;
+    case 'prove-wait':
+      draft.operate({ do: 'prove-wait' }, step.because);
+      return true;
+    case 'names':
+      draft.set({ syncNames: step.names, joining: step.joining });
+      draft.operate({ do: 'configure', settings: wantedSettings(draft.state, facts) }, step.because);
+      return true;
+    case 'store':
+      if (state.transaction !== undefined) return false;
+      draft.set({ joining: undefined });
+      draft.transact(
+        {
+          ...rewrite(draft, reign, 'sync'),
+          sync: { term: reign.term, mode: step.mode, names: [...step.members] },
+        },
+        step.because,
+      );
+      return true;
+  }
+}
+
+/** Known members that could be synchronous, best first: a switchover's target, then other nodes, then by position. */
+function rankCandidates(draft: Draft): Candidate[] {
+  const { facts, state } = draft;
+  const config = facts.dcs.view.config?.value;
+  const target = state.handover?.target?.instance;
+  const position = (dataId: string) =>
+    facts.postgres.observation?.walsenders.find((w) => w.applicationName === replicationName(dataId))
+      ?.flushLsn ?? 0n;
+  return [...facts.dcs.view.members.values()]
+    .map((m) => m.value)
+    .filter((m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? false))
+    .map((m) => ({
+      instance: m.instance,
+      dataId: m.dataId,
+      apart: m.node !== facts.me.node || m.instance === target,
+    }))
+    .sort(
+      (a, b) =>
+        Number(b.instance === target) - Number(a.instance === target) ||
+        Number(position(b.dataId) - position(a.dataId)) ||
+        a.instance.localeCompare(b.instance),
+    );
+}
+
+// ------------------------------------------------------------------------------------------------ hand-over
+
+function startHandover(draft: Draft, reign: Reign): boolean {
+  const { facts } = draft;
+  const { request } = facts.dcs.view;
+  if (facts.stopRequested) {
+    if (others(facts).length === 0 || livingStandby(draft) === undefined) {
+      draft.operate({ do: 'stop' }, 'it is being stopped and nobody can take over');
+      return true;
+    }
+    draft.set({ handover: { reason: 'the pod is being stopped', phase: 'prepare', since: draft.now } });
+    return true;
+  }
+  if (request === undefined || !reign.open) return false;
+  const { to } = request.value;
+  if (to === facts.me.instance || (to !== undefined && !facts.dcs.view.members.has(to))) {
+    draft.commands.push({
+      kind: 'refuse-request',
+      revision: request.revision,
+      because: to === facts.me.instance ? `${to} is the primary already` : `there is no instance ${to}`,
+    });
+    return true;
+  }
+  const member = to === undefined ? undefined : facts.dcs.view.members.get(to)?.value;
+  draft.set({
+    handover: {
+      reason: `switchover asked for by ${request.value.by}`,
+      requestRevision: request.revision,
+      phase: 'prepare',
+      since: draft.now,
+      ...(member === undefined ? {} : { target: { instance: member.instance, dataId: member.dataId } }),
+    },
+  });
+  return true;
+}
+
+/** A standby that streams and whose agent answers. */
+function livingStandby(draft: Draft): MemberRef | undefined {
+  const { facts } = draft;
+  return rankCandidates(draft).find((c) => {
+    const peer = facts.peers.get(c.instance);
+    const streams = facts.postgres.observation?.walsenders.some(
+      (w) => w.applicationName === replicationName(c.dataId) && w.state === 'streaming',
+    );
+    return streams === true && peer !== undefined && isFresh(facts, peer) && peer.answer.state === 'standby';
+  });
+}
+
+function continueHandover(draft: Draft, reign: Reign): void {
+  const { facts, state } = draft;
+  const { handover } = state;
+  if (handover === undefined || state.transaction !== undefined) return;
+  if (draft.now - handover.since > handoverPhaseMs[handover.phase])
+    return abandonHandover(draft, `the phase "${handover.phase}" took too long`);
+  const o = facts.postgres.observation;
+  switch (handover.phase) {
+    case 'prepare': {
+      const target =
+        reign.sync.mode === 'sync'
+          ? (reign.sync.names.find((m) => handover.target?.instance === m.instance) ??
+            (handover.target === undefined ? livingSyncMember(draft, reign) : undefined))
+          : (handover.target ?? livingStandby(draft));
+      const walsender =
+        target && o?.walsenders.find((w) => w.applicationName === replicationName(target.dataId));
+      const near =
+        walsender?.state === 'streaming' &&
+        (o?.flushLsn ?? 0n) - (walsender.flushLsn ?? 0n) <= handoverLagBytes;
+      if (target !== undefined && near) {
+        draft.set({ handover: { ...handover, target, phase: 'checkpoint', since: draft.now } });
+        return draft.operate(
+          { do: 'checkpoint' },
+          `a short shutdown needs little left to write (${handover.reason})`,
+        );
+      }
+      if (o !== undefined) tendSyncSet(draft, reign, o);
+      return;
+    }
+    case 'checkpoint':
+      return;
+    case 'stop':
+      return draft.operate(
+        { do: 'stop' },
+        `hand-over to ${handover.target?.instance ?? 'a standby'}: ${handover.reason}`,
+      );
+    case 'verify': {
+      const peer = handover.target && facts.peers.get(handover.target.instance);
+      const received = peer?.answer.receivedLsn ?? 0n;
+      const level =
+        peer !== undefined &&
+        isFresh(facts, peer) &&
+        peer.answer.dataId === handover.target?.dataId &&
+        received >= (handover.stoppedAt ?? 0n);
+      if (!level) return;
+      draft.set({ handover: { ...handover, phase: 'vacate', since: draft.now } });
+      draft.transact(
+        {
+          ...rewrite(draft, reign, 'vacate', {
+            phase: 'vacated',
+            reason: handover.reason.slice(0, 200),
+            ...(handover.target === undefined ? {} : { successor: handover.target.instance }),
+          }),
+          deleteRequest: handover.requestRevision !== undefined,
+        },
+        `${handover.target?.instance ?? 'the standby'} holds everything`,
+      );
+      return;
+    }
+    case 'vacate':
+      // The transaction had no definite answer, and a later write succeeded: it did not happen and never will.
+      return draft.set({ handover: { ...handover, phase: 'verify' } });
+  }
+}
+
+/** The way back: this instance leads on (rule R2 has been obeyed: no barrier stands). */
+function abandonHandover(draft: Draft, why: string): void {
+  const { handover } = draft.state;
+  if (handover === undefined) return;
+  draft.problem('SwitchoverFailed', `${handover.reason}: ${why}; the primary stays`);
+  if (handover.requestRevision !== undefined)
+    draft.commands.push({ kind: 'refuse-request', revision: handover.requestRevision, because: why });
+  draft.set({ handover: undefined });
+  if (draft.facts.postgres.process === 'none') draft.setReign({ stage: 'start', open: false });
+  if (
+    draft.facts.stopRequested &&
+    draft.state.operation === undefined &&
+    draft.facts.postgres.process !== 'none'
+  )
+    draft.operate({ do: 'stop' }, 'it is being stopped and the hand-over failed');
+}
+
+// ------------------------------------------------------------------------------------------------ everybody else
+
+function follow(draft: Draft): void {
+  const { facts, state } = draft;
+  const { view } = facts.dcs;
+  const { volume, postgres } = facts;
+  if (facts.stopRequested) {
+    if (postgres.process === 'none') draft.commands.push({ kind: 'exit', because: 'everything is down' });
+    else draft.operate({ do: 'stop' }, 'it is being stopped');
+    return;
+  }
+  clearWaiting(draft);
+  if (view.config === undefined || state.transaction !== undefined) {
+    if (view.config === undefined)
+      draft.problem('WaitingForConfiguration', 'the operator has not yet written the configuration to etcd');
+    return;
+  }
+  if (view.invalid.some((i) => i.key.endsWith('/leader') || i.key.endsWith('/sync')))
+    return draft.problem(
+      'InvalidState',
+      `etcd holds values that cannot be read: ${view.invalid.map((i) => i.key).join(', ')}`,
+    );
+  if (
+    view.initialize !== undefined &&
+    volume.state === 'ready' &&
+    view.initialize.value.systemIdentifier !== volume.systemIdentifier
+  )
+    return draft.problem(
+      'ForeignData',
+      `the data directory belongs to system ${volume.systemIdentifier}, the cluster to ${view.initialize.value.systemIdentifier}; it is not started`,
+    );
+  const { leader, sync } = view;
+  if (leader === undefined || sync === undefined) return bootstrap(draft);
+  if (isMine(facts, leader.value)) return resume(draft, leader, sync);
+  if (state.takeover !== undefined) return takeOver(draft, leader, sync);
+  if (volume.state !== 'ready')
+    return clone(draft, leader.value, volume.state === 'tainted' ? volume.why : 'the volume is empty');
+  if (postgres.process === 'none') {
+    if (draft.now < state.retryAt) return;
+    if (state.attempts.start >= 5) return clone(draft, leader.value, 'Postgres does not start');
+    return draft.operate(
+      { do: 'start', as: 'standby', settings: wantedSettings(state, facts) },
+      `${leader.value.instance} leads`,
+    );
+  }
+  if (postgres.process !== 'running') return;
+
+  const may = eligibility({ facts, state, leader, sync });
+  if (may.stand) {
+    // Promotion rests on a linearizable read, sent after the suspicion arose.
+    if (facts.dcs.readAt === undefined || facts.dcs.readAt < draft.now - readFreshMs) {
+      draft.commands.push({ kind: 'read', because: may.why });
+      return;
+    }
+    draft.set({
+      takeover: {
+        phase: 'stop-receiver',
+        since: draft.now,
+        leaderRevision: leader.revision,
+        syncRevision: sync.revision,
+        why: may.why,
+      },
+    });
+    return draft.operate({ do: 'stop-receiver', settings: wantedSettings(draft.state, facts) }, may.why);
+  }
+  if (obeyCommand(draft)) return;
+  if (rejoin(draft, leader.value)) return;
+  configureIfNeeded(draft);
+}
+
+/** Rule "Take": the receiver is gone, so the old primary can acknowledge no further synchronous commit through it. */
+function takeOver(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<SyncValue>): void {
+  const { facts, state } = draft;
+  const { takeover } = state;
+  if (takeover?.phase !== 'take') return;
+  const o = facts.postgres.observation;
+  if (leader.revision !== takeover.leaderRevision || sync.revision !== takeover.syncRevision) {
+    return draft.set({ takeover: undefined }); // The leader lives, or somebody else was faster: stream again.
+  }
+  if (draft.now - takeover.since > 3_000) return draft.set({ takeover: undefined });
+  if (o === undefined || o.at < takeover.since || o.receiver !== undefined) return;
+  draft.transact(takeWrite({ facts, state, leader, sync }), takeover.why);
+}
+
+/** Nobody has ever led: whoever holds the data that initdb made for this cluster begins. */
+function bootstrap(draft: Draft): void {
+  const { facts } = draft;
+  const { volume } = facts;
+  const { view } = facts.dcs;
+  if (facts.dcs.readAt === undefined) return;
+  if (view.initialize !== undefined || view.leader !== undefined)
+    return draft.problem(
+      'StateIncomplete',
+      'etcd knows the cluster but not its leader; a person has to decide (docs/runbooks)',
+    );
+  if (volume.state !== 'ready' || !volume.bootstrap || volume.promotedTerm > 0)
+    return draft.problem(
+      'WaitingForLeader',
+      'no instance has ever led this cluster in etcd; waiting for the first one',
+    );
+  const config = view.config?.value;
+  const me = { instance: facts.me.instance, dataId: volume.dataId };
+  draft.transact(
+    {
+      kind: 'bootstrap',
+      leader: {
+        ...me,
+        bootId: facts.me.bootId,
+        term: 1,
+        timeline: 1,
+        phase: 'leading',
+        beat: 0,
+        address: facts.me.address,
+        members: [me],
+      },
+      expectLeader: '0',
+      expectSync: '0',
+      sync: { term: 1, mode: (config?.synchronous ?? 0) > 0 ? 'sync' : 'async', names: [] },
+      initialize: { systemIdentifier: volume.systemIdentifier },
+    },
+    'the cluster is new',
+  );
+}
+
+/** etcd says that this data directory leads, and this boot does not know it: R2, R5, R10. */
+function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<SyncValue>): void {
+  const { facts, state } = draft;
+  if (facts.volume.state !== 'ready' || facts.dcs.readAt === undefined || state.attempts.start >= 3) return;
+  if (leader.value.phase === 'vacated' && sync.value.names.length > 0) {
+    const since = state.leaderSeen?.at ?? draft.now;
+    if (draft.now - since < 2 * successorHeadStartMs) return; // Those who may stand go first.
+  }
+  draft.transact(
+    {
+      kind: 'resume',
+      leader: {
+        ...leader.value,
+        bootId: facts.me.bootId,
+        phase: 'leading',
+        beat: 0,
+        address: facts.me.address,
+        successor: undefined,
+        reason: undefined,
+      },
+      expectLeader: leader.revision,
+      expectSync: sync.revision,
+      sync: sync.value,
+    },
+    'this data directory led last',
+  );
+}
+
+/** Rewinds or clones a standby that cannot follow. True: something was begun. */
+function rejoin(draft: Draft, leader: LeaderValue): boolean {
+  const { facts, state } = draft;
+  const { postgres } = facts;
+  const o = postgres.observation;
+  if (draft.now < state.retryAt || o === undefined || leader.phase !== 'leading') return false;
+  if (postgres.walLost) {
+    clone(draft, leader, 'the WAL that is needed is no longer to be had');
+    return true;
+  }
+  const peer = leaderAnswer(facts, leader);
+  if (peer === undefined || !provesLeadership(peer, leader) || peer.answer.timeline === undefined)
+    return false;
+  const forked = o.receiver?.status === 'streaming' ? undefined : divergence(o, peer.answer);
+  if (forked === undefined) {
+    if (state.problem?.reason === 'Diverged') draft.set({ problem: undefined });
+    return false;
+  }
+  if (draft.now - Math.max(postgres.since, 0) < divergedMs) return false;
+  if (state.attempts.rewind >= 2) {
+    clone(draft, leader, `${forked}, and pg_rewind failed`);
+    return true;
+  }
+  if (!peer.answer.checkpointed) {
+    draft.problem('Diverged', `${forked}; waiting for the primary's checkpoint on its timeline`);
+    return false;
+  }
+  draft.operate({ do: 'rewind', upstream: { instance: leader.instance, address: leader.address } }, forked);
+  return true;
+}
+
+/** Why this standby's WAL is not a prefix of the primary's, or undefined. */
+export function divergence(
+  o: Pick<Observation, 'timeline' | 'receivedLsn' | 'replayedLsn'>,
+  primary: Pick<PeerAnswer, 'timeline' | 'ancestors'>,
+): string | undefined {
+  if (o.timeline === primary.timeline) return undefined;
+  const [received, replayed] = [o.receivedLsn ?? 0n, o.replayedLsn ?? 0n];
+  const mine = received > replayed ? received : replayed;
+  const ancestor = primary.ancestors.find((a) => a.timeline === o.timeline);
+  if (ancestor === undefined)
+    return `timeline ${o.timeline} is not in the history of the primary's timeline ${primary.timeline ?? '?'}`;
+  return mine > ancestor.end
+    ? `this instance has timeline ${o.timeline} up to ${formatLsn(mine)}, the primary left it at ${formatLsn(ancestor.end)}`
+    : undefined;
+}
+
+function clone(draft: Draft, leader: LeaderValue, why: string): void {
+  const { facts, state } = draft;
+  if (draft.now < state.retryAt) return;
+  const peer = leaderAnswer(facts, leader);
+  if (peer === undefined || !provesLeadership(peer, leader))
+    return draft.problem('WaitingForPrimary', `${why}; waiting for a primary to clone from`);
+  draft.operate({ do: 'clone', upstream: { instance: leader.instance, address: leader.address } }, why);
+}
+
+/** Carries out the operator's order. True: something was begun. */
+function obeyCommand(draft: Draft): boolean {
+  const { facts, state } = draft;
+  const command = facts.dcs.view.commands.get(facts.me.instance)?.value;
+  if (command === undefined || state.commandId !== undefined) return false;
+  if (command.do === 'restart') {
+    draft.set({ commandId: command.id });
+    draft.operate({ do: 'stop' }, 'the operator asks for a restart of Postgres');
+    return true;
+  }
+  const leader = facts.dcs.view.leader?.value;
+  if (state.reign !== undefined || leader === undefined) {
+    draft.commands.push({
+      kind: 'finish-command',
+      commandId: command.id,
+      because: 'the primary is never cloned',
+    });
+    return true;
+  }
+  draft.set({ commandId: command.id });
+  clone(draft, leader, 'the operator asks for it');
+  return true;
+}
+
+function configureIfNeeded(draft: Draft): void {
+  const { facts } = draft;
+  const settings = wantedSettings(draft.state, facts);
+  const { applied } = facts;
+  const generation = facts.dcs.view.config?.value.generation ?? 0;
+  if (draft.now < draft.state.retryAt) return;
+  if (applied !== undefined && applied.generation === generation && sameSettings(applied, settings)) return;
+  draft.operate({ do: 'configure', settings }, 'the settings changed');
+}
+
+// ------------------------------------------------------------------------------------------------ small questions
+
+/** What this agent waited for is looked at anew in every decision. */
+function clearWaiting(draft: Draft): void {
+  if (draft.state.problem?.reason.startsWith('WaitingFor')) draft.set({ problem: undefined });
+}
+
+function isMine(facts: Facts, leader: LeaderValue): boolean {
+  return (
+    facts.volume.state === 'ready' &&
+    leader.dataId === facts.volume.dataId &&
+    leader.instance === facts.me.instance
+  );
+}
+
+/** The data directory is on the timeline of this term already: it may be started as primary without a promotion. */
+function holdsTerm(facts: Facts, leader: LeaderValue): boolean {
+  const { volume } = facts;
+  if (volume.state !== 'ready' || facts.postgres.process !== 'none' || volume.timeline !== leader.timeline)
+    return false;
+  return volume.promotedTerm === leader.term || (volume.bootstrap && leader.term === 1);
+}
+
+function memberList(facts: Facts): MemberRef[] {
+  const config = facts.dcs.view.config?.value;
+  const known = [...facts.dcs.view.members.values()]
+    .map((m) => ({ instance: m.value.instance, dataId: m.value.dataId }))
+    .filter((m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? true));
+  return facts.volume.state === 'ready'
+    ? [{ instance: facts.me.instance, dataId: facts.volume.dataId }, ...known]
+    : known;
+}
+
+function others(facts: Facts): MemberRef[] {
+  return memberList(facts).filter((m) => m.instance !== facts.me.instance);
+}
+
+/** The names that Postgres must require for this stored set. */
+function namesFor(sync: SyncValue): readonly string[] {
+  if (sync.mode === 'async') return [];
+  return sync.names.length === 0 ? [placeholderName] : sync.names.map((m) => replicationName(m.dataId));
+}
+
+/** A standby waits for a placeholder where commits will have to wait: then waiting works from its promotion on. */
+function standbyNames(facts: Facts): readonly string[] {
+  const { sync, config } = facts.dcs.view;
+  return sync?.value.mode === 'async' && config?.value.synchronous === 0 ? [] : [placeholderName];
+}
+
+/**
+ * The names right after a takeover: those of the stored set (R4), and first a living standby that will replace them, so
+ * that its walsender starts with its final priority. Without proof that commits wait, a placeholder holds them.
+ */
+function namesAfterTakeover(draft: Draft, sync: SyncValue): readonly string[] {
+  if (sync.mode === 'async') return [];
+  const stored = namesFor(sync);
+  const first = rankCandidates(draft).find(
+    (c) =>
+      c.apart && !includesMember(sync.names, c) && isFresh(draft.facts, draft.facts.peers.get(c.instance)),
+  );
+  const ahead = draft.state.waitProved ? [] : [placeholderName];
+  return [...new Set([...ahead, ...(first === undefined ? [] : [replicationName(first.dataId)]), ...stored])];
+}
+
+function sameNames(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((x, i) => x === b[i]);
+}
+
+function sameSettings(a: Settings, b: Settings): boolean {
+  return (
+    sameNames(a.synchronousNames, b.synchronousNames) &&
+    a.clientsAllowed === b.clientsAllowed &&
+    a.upstream?.address === b.upstream?.address &&
+    a.upstream?.instance === b.upstream?.instance
+  );
+}
+
+function formatLsn(lsn: bigint): string {
+  return `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffff_ffffn).toString(16).toUpperCase()}`;
+}

@@ -1,0 +1,289 @@
+import type { ClusterView, LeaderValue, MemberRef, Stamped, SyncValue } from '../../dcs/index.ts';
+
+/**
+ * What the agent knows at one moment. Times are milliseconds on the boot-time clock (it counts while the machine is
+ * suspended). "Not known" is `undefined` or a state of its own, never the same as "not there".
+ */
+export interface Facts {
+  readonly now: number;
+  readonly me: Me;
+  readonly volume: Volume;
+  readonly dcs: Dcs;
+  readonly postgres: PostgresFacts;
+  /** What the other agents answered, by instance name. */
+  readonly peers: ReadonlyMap<string, PeerFacts>;
+  /** The settings that Postgres runs with (or will start with), as far as this agent wrote and verified them. */
+  readonly applied?: AppliedSettings;
+  /** SIGTERM was received. */
+  readonly stopRequested: boolean;
+}
+
+export interface Me {
+  readonly instance: string;
+  readonly bootId: string;
+  readonly address: string;
+  readonly node: string;
+}
+
+/** The data directory. */
+export type Volume =
+  | { readonly state: 'empty' }
+  /** Something was interrupted half-way: never to be started, to be cloned anew. */
+  | { readonly state: 'tainted'; readonly why: string }
+  | {
+      readonly state: 'ready';
+      readonly dataId: string;
+      readonly systemIdentifier: string;
+      /** Made by initdb for a new cluster that has no leader yet. */
+      readonly bootstrap: boolean;
+      /** The last term in which this directory began to be promoted; 0: never. Fsynced before a promotion (rule R5). */
+      readonly promotedTerm: number;
+      /** The timeline of the last checkpoint, when Postgres is not running. */
+      readonly timeline: number;
+    };
+
+export interface Dcs {
+  readonly view: ClusterView;
+  /** When the newest answered linearizable read was sent. */
+  readonly readAt: number | undefined;
+}
+
+export interface PostgresFacts {
+  /** `leftovers`: processes of a former postmaster are still alive. */
+  readonly process: 'none' | 'starting' | 'running' | 'leftovers';
+  /** How this agent started the process; undefined when none. */
+  readonly startedAs?: 'primary' | 'standby';
+  /** When the process started or ended. */
+  readonly since: number;
+  /** The newest answer of Postgres itself. */
+  readonly observation?: Observation;
+  /** Postgres said that WAL it needs is no longer to be had from its primary. */
+  readonly walLost: boolean;
+}
+
+/** One look at Postgres, all of it from one statement. */
+export interface Observation {
+  /** When the query was sent. */
+  readonly at: number;
+  readonly inRecovery: boolean;
+  readonly timeline: number;
+  /** Primary: flushed up to here. */
+  readonly flushLsn?: bigint;
+  /** Standby: received and flushed up to here. */
+  readonly receivedLsn?: bigint;
+  readonly replayedLsn?: bigint;
+  readonly receiver?: { readonly status: string; readonly senderHost: string };
+  readonly walsenders: readonly Walsender[];
+  /** How long the longest waiting commit has waited for a synchronous standby, ms; 0: none waits. */
+  readonly commitWaitMs: number;
+  readonly pendingRestart: readonly string[];
+  /** Names of owned settings whose live value or source is not ours. */
+  readonly overridden: readonly string[];
+}
+
+export interface Walsender {
+  readonly applicationName: string;
+  readonly state: string;
+  /** Priority in `synchronous_standby_names` as this walsender sees it; 0: not named. */
+  readonly syncPriority: number;
+  readonly flushLsn?: bigint;
+}
+
+export interface PeerFacts {
+  /** When the newest answered question was sent. */
+  readonly at: number;
+  readonly answer: PeerAnswer;
+}
+
+/** What an agent answers to a probe, computed when answering. */
+export interface PeerAnswer {
+  readonly instance: string;
+  readonly dataId?: string | undefined;
+  readonly bootId: string;
+  /**
+   * `primary`: leads `term` now, with a deadline open for another `openMs` and a database that answered within the last
+   * interval. `fenced`: led `term` and has made sure that its Postgres acknowledges nothing.
+   */
+  readonly state: 'primary' | 'standby' | 'fenced' | 'unknown';
+  readonly term: number;
+  readonly openMs: number;
+  readonly timeline?: number | undefined;
+  readonly receivedLsn?: bigint | undefined;
+  readonly replayedLsn?: bigint | undefined;
+  /** Primary: the control file is on the current timeline, so pg_rewind may use it as a source. */
+  readonly checkpointed: boolean;
+  /** Primary: ancestors of its timeline: `timeline` ended at `end`. */
+  readonly ancestors: readonly { readonly timeline: number; readonly end: bigint }[];
+}
+
+/** Where a standby streams from. */
+export interface Upstream {
+  readonly instance: string;
+  readonly address: string;
+}
+
+/** Everything about Postgres's configuration that the decisions set. */
+export interface Settings {
+  /** `application_name`s, all required; empty: no synchronous replication. */
+  readonly synchronousNames: readonly string[];
+  readonly upstream?: Upstream;
+  /** False: only local connections and replication are let in. */
+  readonly clientsAllowed: boolean;
+}
+
+export interface AppliedSettings extends Settings {
+  /** The generation of the cluster's `config` in use. */
+  readonly generation: number;
+}
+
+/** One leadership term of this boot. */
+export interface Reign {
+  readonly term: number;
+  readonly timeline: number;
+  /** The leader key's revision that this boot wrote last. */
+  readonly revision: string;
+  /** A transaction ended without a definite answer (or this boot has just adopted the key): rule R2. */
+  readonly barrier: boolean;
+  /** Fencing starts here; moved by each good heartbeat, counted from its sending. */
+  readonly deadline: number;
+  /** When the last good write was sent. */
+  readonly goodAt: number;
+  readonly beat: number;
+  /** etcd's `sync` as of the last definite answer. */
+  readonly sync: SyncValue;
+  /**
+   * `start`: Postgres is to be started as primary on the data it has (first start, or restart in place);
+   * `promote`: a standby is to be promoted; `history`: promoted, not yet in the history; `leading`: done.
+   */
+  readonly stage: 'start' | 'promote' | 'history' | 'leading';
+  /** Clients may connect: every name in `sync` holds what this primary began with. */
+  readonly open: boolean;
+  /** Where this primary's own history began, for `open` and for `history`. */
+  readonly beginLsn?: bigint;
+  readonly why: string;
+}
+
+/** A planned or forced hand-over of leadership under way at the leader. */
+export interface Handover {
+  readonly reason: string;
+  readonly requestRevision?: string;
+  readonly target?: MemberRef;
+  readonly phase: 'prepare' | 'checkpoint' | 'stop' | 'verify' | 'vacate';
+  readonly since: number;
+  /** The end of WAL after the clean stop. */
+  readonly stoppedAt?: bigint;
+}
+
+/** A candidate's way to leadership. */
+export interface Takeover {
+  readonly phase: 'stop-receiver' | 'take';
+  readonly since: number;
+  readonly leaderRevision: string;
+  readonly syncRevision: string;
+  readonly why: string;
+}
+
+/** What the agent remembers between decisions. */
+export interface HaState {
+  readonly bootedAt: number;
+  /** The leader key's newest revision and when this observer first saw it. */
+  readonly leaderSeen?: { readonly revision: string; readonly at: number };
+  /** When the present leader last proved that it leads, or when this boot began to look. */
+  readonly proofAt: number;
+  readonly reign?: Reign;
+  /** The term that this boot led and has fenced, told to the peers. */
+  readonly fencedTerm?: number;
+  readonly transaction?: { readonly id: number; readonly write: LeaderWrite; readonly sentAt: number };
+  readonly operation?: { readonly id: number; readonly operation: Operation; readonly since: number };
+  readonly nextId: number;
+  readonly takeover?: Takeover;
+  readonly handover?: Handover;
+  /** `synchronous_standby_names` as wanted, in order. */
+  readonly syncNames: readonly string[];
+  /** The addition to the synchronous set under way (rule R8). */
+  readonly joining?: {
+    readonly names: readonly string[];
+    readonly settledAt?: number;
+    readonly target?: bigint;
+  };
+  /** True once a commit was seen to wait since the names were last empty (rule R8). */
+  readonly waitProved: boolean;
+  /** Failed attempts in a row, for bounded retries. */
+  readonly attempts: { readonly start: number; readonly rewind: number; readonly clone: number };
+  readonly retryAt: number;
+  /** The operator's order being carried out. */
+  readonly commandId?: string;
+  readonly problem?: { readonly reason: string; readonly message: string };
+  readonly syncProblem?: { readonly reason: string; readonly message: string };
+}
+
+/** One write of the `leader` key and what goes with it, in one transaction (rule R1). */
+export interface LeaderWrite {
+  readonly kind: 'bootstrap' | 'resume' | 'new-term' | 'take' | 'heartbeat' | 'sync' | 'history' | 'vacate';
+  readonly leader: LeaderValue;
+  /** Revisions compared; `'0'`: must not exist; undefined: not compared. */
+  readonly expectLeader: string;
+  readonly expectSync?: string;
+  readonly sync?: SyncValue;
+  readonly initialize?: { readonly systemIdentifier: string };
+  readonly history?: { readonly lsn: bigint; readonly why: string };
+  readonly deleteRequest?: boolean;
+}
+
+export type TransactionOutcome =
+  | { readonly kind: 'done'; readonly revision: string; readonly sync: Stamped<SyncValue> | undefined }
+  | {
+      readonly kind: 'refused';
+      readonly leader: Stamped<LeaderValue> | undefined;
+      readonly sync: Stamped<SyncValue> | undefined;
+    }
+  | { readonly kind: 'unknown'; readonly message: string };
+
+/** Slow work on Postgres; one at a time, and only `fence` interrupts another. */
+export type Operation =
+  | { readonly do: 'start'; readonly as: 'primary' | 'standby'; readonly settings: Settings }
+  | { readonly do: 'stop' }
+  | { readonly do: 'fence'; readonly why: string }
+  | { readonly do: 'configure'; readonly settings: Settings }
+  | { readonly do: 'stop-receiver'; readonly settings: Settings }
+  | {
+      readonly do: 'promote';
+      readonly term: number;
+      readonly timeline: number;
+      readonly settings: Settings;
+      readonly slots: readonly string[];
+    }
+  | { readonly do: 'prove-wait' }
+  | { readonly do: 'checkpoint' }
+  | { readonly do: 'rewind'; readonly upstream: Upstream }
+  | { readonly do: 'clone'; readonly upstream: Upstream };
+
+export type OperationOutcome =
+  | {
+      readonly ok: true;
+      /** `promote`, `start` as primary: where the new history began. `stop`: the end of WAL. */
+      readonly lsn?: bigint;
+    }
+  | { readonly ok: false; readonly reason: string; readonly message: string; readonly needsClone?: boolean };
+
+export type Command =
+  | { readonly kind: 'transact'; readonly id: number; readonly write: LeaderWrite; readonly because: string }
+  | { readonly kind: 'operate'; readonly id: number; readonly operation: Operation; readonly because: string }
+  /** Delete the operator's order of this id, and say in the log how it ended. */
+  | { readonly kind: 'finish-command'; readonly commandId: string; readonly because: string }
+  /** Delete a request that cannot be granted. */
+  | { readonly kind: 'refuse-request'; readonly revision: string; readonly because: string }
+  /** Read etcd linearizably: a decision waits for it. */
+  | { readonly kind: 'read'; readonly because: string }
+  /** Everything is down; leave. */
+  | { readonly kind: 'exit'; readonly because: string };
+
+export type Input =
+  | { readonly kind: 'tick' }
+  | { readonly kind: 'transaction'; readonly id: number; readonly outcome: TransactionOutcome }
+  | { readonly kind: 'operation'; readonly id: number; readonly outcome: OperationOutcome };
+
+export interface Decision {
+  readonly state: HaState;
+  readonly commands: readonly Command[];
+}

@@ -1,0 +1,229 @@
+import type { ConfigValue, MemberRef, SyncValue } from '../../dcs/index.ts';
+import type { Observation } from './facts.ts';
+import { includesMember, placeholderName, replicationName } from './names.ts';
+
+/** What the leader knows when it thinks about its synchronous set. */
+export interface SyncSituation {
+  readonly config: Pick<ConfigValue, 'synchronous' | 'durability'>;
+  /** etcd's `sync`, known by a definite answer of this boot. */
+  readonly stored: SyncValue;
+  /** `synchronous_standby_names` as wanted so far, and whether Postgres has it, live and on disk. */
+  readonly names: readonly string[];
+  readonly namesApplied: boolean;
+  /** Taken after the names were applied; undefined: none yet. */
+  readonly observation: Observation | undefined;
+  /** Everybody who could be a synchronous standby, best first. */
+  readonly candidates: readonly Candidate[];
+  readonly joining: Joining | undefined;
+  readonly waitProved: boolean;
+}
+
+/** A known instance, as ranked by `rankCandidates`. */
+export interface Candidate extends MemberRef {
+  /** On another node than the leader. */
+  readonly apart: boolean;
+}
+
+export interface Joining {
+  readonly names: readonly string[];
+  readonly settledAt?: number;
+  readonly target?: bigint;
+}
+
+export type SyncStep =
+  | { readonly step: 'nothing'; readonly problem?: { readonly reason: string; readonly message: string } }
+  /** Set `synchronous_standby_names`. */
+  | {
+      readonly step: 'names';
+      readonly names: readonly string[];
+      readonly joining?: Joining;
+      readonly because: string;
+    }
+  /** Write etcd's `sync`. */
+  | {
+      readonly step: 'store';
+      readonly mode: SyncValue['mode'];
+      readonly members: readonly MemberRef[];
+      readonly because: string;
+    }
+  /** See one own commit wait, before anybody may be counted on. */
+  | { readonly step: 'prove-wait'; readonly because: string }
+  /** Remember how far the addition has come. */
+  | { readonly step: 'remember'; readonly joining: Joining };
+
+/**
+ * The next step towards the synchronous set that is asked for (rules R3 and R8): at every instant the names in etcd are
+ * a subset of those that Postgres requires. A name leaves etcd first and Postgres afterwards; it enters Postgres first,
+ * as the first of the list, and etcd only when every walsender sees the new priorities and its flush has reached a
+ * position read after that. Pure; one step per call, and every prefix of the steps is safe.
+ */
+export function planSyncSet(s: SyncSituation): SyncStep {
+  const storedNames = s.stored.names.map((m) => replicationName(m.dataId));
+  const missing = storedNames.filter((n) => !s.names.includes(n));
+  if (missing.length > 0)
+    return {
+      step: 'names',
+      names: [...s.names.filter((n) => n !== placeholderName), ...missing],
+      because: 'every name in etcd is required by Postgres',
+    };
+
+  if (s.config.synchronous === 0) {
+    if (s.stored.mode !== 'async' || s.stored.names.length > 0)
+      return { step: 'store', mode: 'async', members: [], because: 'no synchronous standby is asked for' };
+    return s.names.length === 0
+      ? { step: 'nothing' }
+      : { step: 'names', names: [], because: 'no synchronous standby is asked for' };
+  }
+  if (s.stored.mode === 'async')
+    return {
+      step: 'store',
+      mode: 'sync',
+      members: [],
+      because: 'from now on only the synchronous set may be promoted',
+    };
+
+  const streaming = new Map(
+    (s.observation?.walsenders ?? [])
+      .filter((w) => w.state === 'streaming')
+      .map((w) => [w.applicationName, w]),
+  );
+  const alive = (m: MemberRef) => streaming.has(replicationName(m.dataId));
+  const wanted = chooseSet(s.candidates.filter(alive), s.stored.names, s.config.synchronous);
+  const joiners = wanted.filter((m) => !includesMember(s.stored.names, m));
+  const lost = s.stored.names.filter((m) => !alive(m));
+  const problem = shortage(s, wanted.length, lost);
+
+  if (joiners.length > 0 && s.observation !== undefined) {
+    const joinerNames = joiners.map((m) => replicationName(m.dataId));
+    const names = [...joinerNames, ...storedNames.filter((n) => !joinerNames.includes(n))];
+    if (!s.waitProved && s.names.length === 0)
+      return {
+        step: 'names',
+        names: [placeholderName],
+        because: 'commits must be seen to wait before anybody is counted on',
+      };
+    if (!s.waitProved && s.namesApplied)
+      return { step: 'prove-wait', because: 'commits must be seen to wait before anybody is counted on' };
+    if (!sameList(s.names, names))
+      return {
+        step: 'names',
+        names,
+        joining: { names },
+        because: `${joiners.map((m) => m.instance).join(', ')} becomes synchronous`,
+      };
+    if (!s.namesApplied) return { step: 'nothing', ...problem };
+    return confirm(s, names, joinerNames, wanted) ?? { step: 'nothing', ...problem };
+  }
+
+  // Nobody to add: drop whom etcd names in vain.
+  const keep =
+    s.config.durability === 'required' && wanted.length < s.config.synchronous
+      ? [...wanted, ...lost].slice(0, s.config.synchronous)
+      : wanted;
+  if (s.observation !== undefined && s.stored.names.some((m) => !includesMember(keep, m)))
+    return {
+      step: 'store',
+      mode: 'sync',
+      members: keep,
+      because:
+        lost.length > 0
+          ? `${lost.map((m) => m.instance).join(', ')} does not stream any more`
+          : 'fewer synchronous standbys are asked for',
+    };
+  // Nobody confirms, so commits wait in any case: names that were added ahead of their walsenders may stay.
+  if (s.config.durability === 'required' && lost.length > 0 && lost.length === s.stored.names.length)
+    return { step: 'nothing', ...problem };
+  const rest =
+    storedNames.length > 0 ? storedNames : s.config.durability === 'required' ? [placeholderName] : [];
+  if (s.observation !== undefined && !sameSet(s.names, rest))
+    return { step: 'names', names: rest, because: 'only names in etcd need to confirm' };
+  return { step: 'nothing', ...problem };
+}
+
+/** Steps of an addition after Postgres has the names: settled, then a target, then etcd. */
+function confirm(
+  s: SyncSituation,
+  names: readonly string[],
+  joiners: readonly string[],
+  wanted: readonly MemberRef[],
+): SyncStep | undefined {
+  const o = s.observation;
+  if (o === undefined) return undefined;
+  const joining = s.joining !== undefined && sameList(s.joining.names, names) ? s.joining : { names };
+  // Walsenders reload one by one; each shows the priority of the setting that it uses.
+  const settled = o.walsenders.every(
+    (w) => w.syncPriority === names.indexOf(w.applicationName) + 1 || w.state !== 'streaming',
+  );
+  if (joining.settledAt === undefined)
+    return settled ? { step: 'remember', joining: { names, settledAt: o.at } } : undefined;
+  if (joining.target === undefined)
+    return o.at > joining.settledAt && o.flushLsn !== undefined
+      ? { step: 'remember', joining: { names, settledAt: joining.settledAt, target: o.flushLsn } }
+      : undefined;
+  const target = joining.target;
+  const reached = joiners.every((n) =>
+    o.walsenders.some(
+      (w) => w.applicationName === n && w.state === 'streaming' && (w.flushLsn ?? 0n) >= target,
+    ),
+  );
+  return reached
+    ? {
+        step: 'store',
+        mode: 'sync',
+        members: wanted,
+        because: 'the new synchronous standby holds everything acknowledged',
+      }
+    : undefined;
+}
+
+/**
+ * The members that should be synchronous: up to `count` of the living candidates, best first; one that is in the set
+ * already stays unless a candidate on another node than the leader's can take the place of one on the same node.
+ */
+function chooseSet(living: readonly Candidate[], stored: readonly MemberRef[], count: number): MemberRef[] {
+  const ranked = living.toSorted(
+    (a, b) =>
+      Number(b.apart) - Number(a.apart) ||
+      Number(includesMember(stored, b)) - Number(includesMember(stored, a)),
+  );
+  return ranked.slice(0, count).map(({ instance, dataId }) => ({ instance, dataId }));
+}
+
+function shortage(
+  s: SyncSituation,
+  have: number,
+  lost: readonly MemberRef[],
+): { problem?: { reason: string; message: string } } {
+  if (have >= s.config.synchronous) {
+    const apart = s.candidates.filter((c) => includesMember(s.stored.names, c));
+    return apart.length > 0 && apart.every((c) => !c.apart)
+      ? {
+          problem: {
+            reason: 'SyncOnSameNode',
+            message: "the synchronous standbys run on the primary's node: one node failure can stop writes",
+          },
+        }
+      : {};
+  }
+  const missing =
+    lost.length > 0
+      ? `${lost.map((m) => m.instance).join(', ')} does not stream`
+      : 'no other standby streams';
+  return {
+    problem: {
+      reason: 'WaitingForStandby',
+      message:
+        s.config.durability === 'required'
+          ? `${have} of ${s.config.synchronous} synchronous standbys: ${missing}; commits wait until one does`
+          : `${have} of ${s.config.synchronous} synchronous standbys: ${missing}; commits are not waiting (durability: preferred)`,
+    },
+  };
+}
+
+function sameList(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((x, i) => x === b[i]);
+}
+
+function sameSet(a: readonly string[], b: readonly string[]): boolean {
+  return sameList(a.toSorted(), b.toSorted());
+}

@@ -1,0 +1,68 @@
+import { annotation, label, leaderEndpointSliceName, podName, port } from '../api/names.ts';
+import { atVersion, type EndpointSlice, type KubeClient, resources } from '../kube/index.ts';
+import type { RoutingApi } from './routing.ts';
+
+export interface PodIdentity {
+  readonly namespace: string;
+  readonly cluster: string;
+  readonly instance: string;
+  readonly podUid: string;
+  readonly address: string;
+  readonly node: string;
+}
+
+/** The endpoint that points a slice at one pod. Pure. */
+export function leaderEndpoint(pod: PodIdentity): Pick<EndpointSlice, 'endpoints' | 'ports'> {
+  return {
+    endpoints: [
+      {
+        addresses: [pod.address],
+        conditions: { ready: true },
+        targetRef: { kind: 'Pod', namespace: pod.namespace, name: podName(pod.instance), uid: pod.podUid },
+      },
+    ],
+    ports: [{ name: 'postgres', port: port.postgres, protocol: 'TCP' }],
+  };
+}
+
+const nobody: Pick<EndpointSlice, 'endpoints'> = { endpoints: [] };
+
+/** The two objects an agent may write: the slice of its cluster's `-rw` Service, and its own pod's label. */
+export function kubeRouting(client: KubeClient, sliceApi: string, pod: PodIdentity): RoutingApi {
+  const slices = atVersion(resources.endpointSlices, sliceApi);
+  const slice = { namespace: pod.namespace, name: leaderEndpointSliceName(pod.cluster) };
+  const timeoutMs = 3_000;
+  return {
+    claim: async (term) => {
+      const found = await client.get(slices, slice, { timeoutMs });
+      if (Number(found.metadata.annotations?.[annotation.term] ?? 0) > term) return false;
+      // The resourceVersion that was read makes this a compare-and-swap: of two leaders the later term stays.
+      await client.update(
+        slices,
+        {
+          ...found,
+          metadata: {
+            ...found.metadata,
+            annotations: { ...found.metadata.annotations, [annotation.term]: String(term) },
+          },
+          ...leaderEndpoint(pod),
+        },
+        { timeoutMs },
+      );
+      return true;
+    },
+    release: async () => {
+      const found = await client.get(slices, slice, { timeoutMs });
+      if (found.endpoints?.some((e) => e.targetRef?.uid === pod.podUid) !== true) return;
+      await client.update(slices, { ...found, ...nobody }, { timeoutMs });
+    },
+    setRole: async (role) => {
+      await client.mergePatch(
+        resources.pods,
+        { namespace: pod.namespace, name: podName(pod.instance) },
+        { metadata: { labels: { [label.role]: role ?? null } } },
+        { timeoutMs },
+      );
+    },
+  };
+}

@@ -1,0 +1,188 @@
+import { randomBytes } from 'node:crypto';
+import { userInfo } from 'node:os';
+import { agentFieldManager, path, podHost, port } from '../api/names.ts';
+import { ClusterStore, clusterKeys, Etcd } from '../dcs/index.ts';
+import { inClusterCredentials, KubeClient } from '../kube/index.ts';
+import { createLogger, type Logger } from '../log/logger.ts';
+import { findBinaries, postgresPaths } from '../postgres/index.ts';
+import { Agent } from './agent.ts';
+import { createApi } from './api.ts';
+import { bootTimeMs } from './boot-clock.ts';
+import { type Certificates, readCertificates, sameCertificates } from './certificates.ts';
+import { Database } from './database.ts';
+import { type Environment, readEnvironment } from './environment.ts';
+import { pipeGuard } from './guard.ts';
+import { InitError, initialise, reportTermination } from './init.ts';
+import { kubeRouting } from './kube-routing.ts';
+import { Membership } from './membership.ts';
+import { agentMetrics } from './metrics.ts';
+import { Peers } from './peers.ts';
+import { Routing } from './routing.ts';
+import { agentVersion } from './version.ts';
+
+const probeTimeoutMs = 500;
+const certificatesEveryMs = 30_000;
+const watchSilenceMs = 2_500;
+
+/** `agent run`: runs and leads Postgres for as long as the container lives. */
+async function run(environment: Environment, log: Logger): Promise<void> {
+  const { KOSCHEI_NAMESPACE: namespace, KOSCHEI_CLUSTER: cluster, KOSCHEI_INSTANCE: instance } = environment;
+  const guard = pipeGuard();
+  const binaries = await findBinaries(environment.KOSCHEI_POSTGRES_VERSION);
+  const paths = postgresPaths({ walRoot: environment.KOSCHEI_WAL_VOLUME });
+  const hostOf = (name: string) => podHost(cluster, name, namespace);
+  let certificates = await readCertificates(path.replicationTls);
+
+  const etcd = await connectEtcd(environment);
+  const keys = clusterKeys(namespace, cluster, environment.KOSCHEI_CLUSTER_ID);
+  let agent: Agent | undefined;
+  const tick = () => agent?.tick();
+  const store = new ClusterStore({
+    etcd,
+    keys,
+    now: bootTimeMs,
+    silenceMs: watchSilenceMs,
+    onChange: tick,
+    onProblem: (message) => log.warn(message),
+  });
+  const database = new Database({
+    installation: { paths, binaries },
+    clusterId: environment.KOSCHEI_CLUSTER_ID,
+    clusterName: instance,
+    osUser: userInfo().username,
+    memoryBytes: environment.KOSCHEI_MEMORY_BYTES,
+    hostOf,
+    now: bootTimeMs,
+    guard,
+    log: log.child({ part: 'postgres' }),
+    user: () => store.view.config?.value ?? { generation: 0, parameters: {}, hba: [] },
+    onChange: tick,
+  });
+  await database.open();
+
+  const peers = new Peers({
+    port: port.agent,
+    now: bootTimeMs,
+    timeoutMs: probeTimeoutMs,
+    certificates: () => certificates,
+    onAnswer: tick,
+  });
+  const kube = new KubeClient({
+    credentials: await inClusterCredentials(process.env),
+    fieldManager: agentFieldManager,
+  });
+  const pod = {
+    namespace,
+    cluster,
+    instance,
+    podUid: environment.KOSCHEI_POD_UID,
+    address: environment.KOSCHEI_POD_IP,
+    node: environment.KOSCHEI_NODE_NAME,
+  };
+  const routing = new Routing(kubeRouting(kube, environment.KOSCHEI_ENDPOINTSLICE_API, pod), log);
+  const membership = new Membership({ etcd, keys, now: bootTimeMs, log });
+
+  agent = new Agent({
+    me: {
+      instance,
+      bootId: randomBytes(8).toString('hex'),
+      address: pod.address,
+      node: pod.node,
+      podUid: pod.podUid,
+      agentVersion,
+      postgresVersion: binaries.version,
+    },
+    now: bootTimeMs,
+    wallClock: () => new Date(),
+    etcd,
+    keys,
+    store,
+    database,
+    peers,
+    guard,
+    membership,
+    routing,
+    hostOf,
+    log,
+    onExit: () => {
+      void membership.withdraw(instance).finally(() => process.exit(0));
+    },
+  });
+  const running = agent;
+  const metrics = agentMetrics(running, database);
+  const server = createApi(
+    {
+      state: () => running.answer(),
+      live: () => running.live(),
+      ready: () => running.ready(),
+      status: () => running.status(),
+      metrics: () => metrics.metrics(),
+      heard: (answer) => peers.hear(answer),
+    },
+    await readCertificates(path.serverTls),
+  );
+  server.listen(port.agent, '::');
+  let served = await readCertificates(path.serverTls);
+  setInterval(() => {
+    void renewCertificates(log, async () => {
+      certificates = await readCertificates(path.replicationTls);
+      const now = await readCertificates(path.serverTls);
+      if (!sameCertificates(served, now)) {
+        served = now;
+        server.setSecureContext(now);
+        await database.reload();
+        log.info('the server certificate was renewed');
+      }
+      etcd.useCertificates(await etcdCertificates());
+    });
+  }, certificatesEveryMs).unref();
+
+  process.on('SIGTERM', () => {
+    log.info('SIGTERM: handing over and stopping');
+    running.requestStop();
+  });
+  store.start();
+  peers.start();
+  running.start();
+  log.info({ instance, boot: environment.KOSCHEI_BOOT, postgres: binaries.version }, 'the agent runs');
+}
+
+async function renewCertificates(log: Logger, renew: () => Promise<void>): Promise<void> {
+  try {
+    await renew();
+  } catch (error) {
+    log.warn({ err: error }, 'the certificates could not be read; the ones in use stay');
+  }
+}
+
+async function etcdCertificates(): Promise<Certificates | undefined> {
+  return await readCertificates(path.etcdTls).catch(() => undefined);
+}
+
+async function connectEtcd(environment: Environment): Promise<Etcd> {
+  const tls = await etcdCertificates();
+  return new Etcd({
+    endpoints: environment.KOSCHEI_ETCD_ENDPOINTS,
+    timeoutMs: 1_000,
+    ...(tls === undefined ? {} : { tls }),
+  });
+}
+
+const log = createLogger({ name: 'agent', level: 'info' });
+try {
+  const environment = readEnvironment(process.env);
+  log.level = environment.KOSCHEI_LOG_LEVEL;
+  if (process.argv[2] === 'init') {
+    await initialise(environment, { log, etcd: await connectEtcd(environment), now: bootTimeMs });
+    process.exit(0);
+  } else if (process.argv[2] === 'run') await run(environment, log);
+  else throw new Error('usage: agent init | run');
+} catch (error) {
+  log.error({ err: error }, 'the agent cannot go on');
+  await reportTermination(
+    error instanceof InitError
+      ? error
+      : new InitError('AgentFailed', error instanceof Error ? error.message : String(error)),
+  );
+  process.exit(1);
+}

@@ -1,0 +1,40 @@
+import { z } from 'zod';
+import { formatLsn, parseLsn } from '../postgres/index.ts';
+import type { PeerAnswer } from './ha/facts.ts';
+
+const lsn = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/i);
+
+/** A probe's answer on the wire: LSNs as Postgres writes them. Unknown fields are ignored. */
+const schema = z.object({
+  instance: z.string().min(1).max(253),
+  dataId: z.string().optional(),
+  bootId: z.string(),
+  state: z.enum(['primary', 'standby', 'fenced', 'unknown']),
+  term: z.int().min(0),
+  openMs: z.number().min(0),
+  timeline: z.int().min(1).optional(),
+  receivedLsn: lsn.optional(),
+  replayedLsn: lsn.optional(),
+  checkpointed: z.boolean(),
+  ancestors: z.array(z.object({ timeline: z.int().min(1), end: lsn })).max(100_000),
+});
+
+export function encodeAnswer(answer: PeerAnswer): string {
+  return JSON.stringify({
+    ...answer,
+    receivedLsn: answer.receivedLsn === undefined ? undefined : formatLsn(answer.receivedLsn),
+    replayedLsn: answer.replayedLsn === undefined ? undefined : formatLsn(answer.replayedLsn),
+    ancestors: answer.ancestors.map((a) => ({ timeline: a.timeline, end: formatLsn(a.end) })),
+  });
+}
+
+/** Reads an answer; throws ZodError or SyntaxError when it is none. */
+export function decodeAnswer(text: string): PeerAnswer {
+  const { receivedLsn, replayedLsn, ancestors, ...rest } = schema.parse(JSON.parse(text));
+  return {
+    ...rest,
+    receivedLsn: receivedLsn === undefined ? undefined : parseLsn(receivedLsn),
+    replayedLsn: replayedLsn === undefined ? undefined : parseLsn(replayedLsn),
+    ancestors: ancestors.map((a) => ({ timeline: a.timeline, end: parseLsn(a.end) })),
+  };
+}

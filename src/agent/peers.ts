@@ -1,0 +1,146 @@
+import { Agent as HttpsAgent, request } from 'node:https';
+import type { Certificates } from './certificates.ts';
+import type { PeerAnswer, PeerFacts } from './ha/facts.ts';
+import { decodeAnswer, encodeAnswer } from './peer-messages.ts';
+
+/** Where another agent is reached: by address, checked by name. */
+export interface PeerAddress {
+  readonly instance: string;
+  readonly address: string;
+  readonly host: string;
+  /** How often it is asked, ms. */
+  readonly everyMs: number;
+}
+
+export interface PeersOptions {
+  readonly port: number;
+  readonly now: () => number;
+  /** Deadline of one question, ms. */
+  readonly timeoutMs: number;
+  readonly certificates: () => Certificates;
+  readonly onAnswer: () => void;
+}
+
+/**
+ * Asks the other agents, each at its own pace, over kept connections, one question at a time. What matters is when the
+ * newest *answered* question was sent; a peer that does not answer simply grows old.
+ */
+export class Peers {
+  readonly #o: PeersOptions;
+  readonly #facts = new Map<string, PeerFacts>();
+  readonly #asked = new Map<string, { at: number; busy: boolean; agent: HttpsAgent; key: string }>();
+  #wanted: readonly PeerAddress[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: PeersOptions) {
+    this.#o = options;
+  }
+
+  get facts(): ReadonlyMap<string, PeerFacts> {
+    return this.#facts;
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.#ask(), 50);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    for (const { agent } of this.#asked.values()) agent.destroy();
+  }
+
+  /** Whom to ask from now on. */
+  watch(wanted: readonly PeerAddress[]): void {
+    this.#wanted = wanted;
+    for (const instance of this.#facts.keys())
+      if (!wanted.some((w) => w.instance === instance)) this.#facts.delete(instance);
+  }
+
+  /** Takes in what a peer said by itself. */
+  hear(answer: PeerAnswer): void {
+    this.#facts.set(answer.instance, { at: this.#o.now(), answer });
+    this.#o.onAnswer();
+  }
+
+  /** Tells every peer what this agent would answer. Best effort: it saves time and nothing rests on it. */
+  announce(answer: PeerAnswer): void {
+    const body = encodeAnswer(answer);
+    for (const peer of this.#wanted) {
+      this.#send(peer, 'POST', '/v1/announce', body).catch(() => undefined);
+    }
+  }
+
+  #ask(): void {
+    const now = this.#o.now();
+    for (const peer of this.#wanted) {
+      const last = this.#connection(peer);
+      if (last.busy || now - last.at < peer.everyMs) continue;
+      last.busy = true;
+      last.at = now;
+      this.#send(peer, 'GET', '/v1/state')
+        .then((text) => {
+          const answer = decodeAnswer(text);
+          // Another instance at a reused address is not this peer's answer.
+          if (answer.instance !== peer.instance) return;
+          this.#facts.set(peer.instance, { at: now, answer });
+          this.#o.onAnswer();
+        })
+        .catch(() => undefined)
+        .finally(() => {
+          last.busy = false;
+        });
+    }
+  }
+
+  #connection(peer: PeerAddress): { at: number; busy: boolean; agent: HttpsAgent; key: string } {
+    const { cert, key, ca } = this.#o.certificates();
+    const identity = `${peer.address} ${cert.toString('base64').slice(0, 200)} ${ca.length}`;
+    const known = this.#asked.get(peer.instance);
+    if (known?.key === identity) return known;
+    known?.agent.destroy();
+    const agent = new HttpsAgent({ keepAlive: true, maxSockets: 2, cert, key, ca, servername: peer.host });
+    const entry = { at: 0, busy: false, agent, key: identity };
+    this.#asked.set(peer.instance, entry);
+    return entry;
+  }
+
+  #send(peer: PeerAddress, method: 'GET' | 'POST', path: string, body?: string): Promise<string> {
+    const { agent } = this.#connection(peer);
+    return new Promise((resolve, reject) => {
+      const call = request(
+        {
+          agent,
+          host: peer.address,
+          port: this.#o.port,
+          method,
+          path,
+          servername: peer.host,
+          headers: { host: peer.host },
+        },
+        (response) => {
+          let text = '';
+          response.setEncoding('utf8');
+          response.on('data', (chunk: string) => {
+            text += chunk;
+          });
+          response.on('end', () => {
+            clearTimeout(timer);
+            if (response.statusCode === 200) resolve(text);
+            else reject(new Error(`${peer.instance} answered ${response.statusCode}`));
+          });
+          response.on('error', reject);
+        },
+      );
+      // A frozen peer keeps its connection: give up on both.
+      const timer = setTimeout(
+        () => call.destroy(new Error(`${peer.instance} did not answer in time`)),
+        this.#o.timeoutMs,
+      );
+      call.on('error', (error) => {
+        clearTimeout(timer);
+        reject(error);
+      });
+      call.end(body);
+    });
+  }
+}
