@@ -53,6 +53,7 @@ export class PostgresLogParser {
   readonly #emit: (record: PostgresLogRecord) => void;
   #record: Writable<PostgresLogRecord> | undefined;
   #part: Part = 'message';
+  #lastWait: string | undefined;
 
   constructor(emit: (record: PostgresLogRecord) => void) {
     this.#emit = emit;
@@ -99,6 +100,11 @@ export class PostgresLogParser {
     this.#record = undefined;
     for (const part of ['message', 'detail', 'context', 'statement'] as const) {
       if (/password\s+'/i.test(record[part] ?? '')) record[part] = '(hidden: it mentions a password)';
+    }
+    // A standby without upstream says this at each wal_retrieve_retry_interval: once is enough.
+    if (record.message.startsWith('waiting for WAL to become available')) {
+      if (record.message === this.#lastWait) return;
+      this.#lastWait = record.message;
     }
     this.#emit(record);
   }

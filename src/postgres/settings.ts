@@ -100,6 +100,7 @@ export function renderSettings(spec: SettingsSpec): RenderedSettings {
 const ignored: ReadonlySet<string> = new Set([
   'data_directory',
   'config_file',
+  'hba_file',
   'ident_file',
   'external_pid_file',
 ]);
@@ -143,7 +144,6 @@ function ownedSettings(
     port: String(paths.port),
     unix_socket_directories: paths.socketDir,
     unix_socket_permissions: '0700',
-    hba_file: join(paths.pgdata, 'pg_hba.conf'),
     cluster_name: spec.clusterName,
     ssl: 'on',
     ssl_cert_file: join(paths.serverCertificates, 'tls.crt'),

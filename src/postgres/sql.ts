@@ -287,10 +287,11 @@ export class LocalSql {
    */
   async checkFiles(timeoutMs?: number): Promise<SettingsFileError[]> {
     const rows = await this.#query(
-      `SELECT f.sourcefile AS file, f.sourceline AS line, f.name || ': ' || f.error AS error
+      `SELECT coalesce(f.sourcefile, 'postgresql.conf') AS file, f.sourceline AS line,
+         concat_ws(': ', f.name, f.error) AS error
        FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
        WHERE f.error IS NOT NULL AND NOT (coalesce(s.context, '') IN ('postmaster', 'internal')
-         AND f.error = 'setting could not be applied')
+         AND f.error = 'setting could not be applied') AND f.error !~ 'cannot be changed without restarting'
        UNION ALL
        SELECT 'pg_hba.conf', line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL`,
       timeoutMs,
@@ -330,11 +331,10 @@ export class LocalSql {
    */
   proveCommitsWait(timeoutMs: number): Promise<boolean> {
     const deadline = this.#now() + timeoutMs;
-    const remaining = (): { timeoutMs: number } => ({ timeoutMs: Math.max(1, deadline - this.#now()) });
     return this.#onOwnConnection(timeoutMs, async (committer) => {
       const [row] = await committer.query(
         `SELECT pg_backend_pid() AS pid, set_config('synchronous_commit', 'on', false)`,
-        remaining(),
+        { timeoutMs },
       );
       const { pid } = z.object({ pid: count }).parse(row);
       try {
@@ -349,7 +349,6 @@ export class LocalSql {
           while (!committed && this.#now() < deadline) {
             const waiting = await this.#query(
               `SELECT 1 FROM pg_stat_activity WHERE pid = ${pid} AND wait_event = 'SyncRep'`,
-              remaining().timeoutMs,
             );
             if (waiting.length > 0) return true;
           }
