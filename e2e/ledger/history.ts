@@ -1,0 +1,95 @@
+/**
+ * What the workload did, attempt by attempt. Every worker owns one key and writes its rows one after the other, so
+ * that the checks are exact and need no search.
+ */
+
+/** How a worker finds the primary. */
+export const routes = ['service', 'multi-host'] as const;
+/** `service`: the ClusterIP of `-rw`; `multi-host`: all pods in random order, the one that is not in recovery wins. */
+export type Route = (typeof routes)[number];
+
+/**
+ * `acknowledged`: COMMIT came back without a warning. `failed`: nothing can have been committed. `unknown`: COMMIT was
+ * sent, and what became of it is not known (no answer in time, connection lost, or the wait for the synchronous
+ * standby was given up).
+ */
+export type Outcome = 'acknowledged' | 'failed' | 'unknown';
+
+/** One transaction. `worker` and `seq` identify its row; times are milliseconds since the epoch. */
+export interface Attempt {
+  readonly worker: number;
+  readonly seq: number;
+  readonly route: Route;
+  readonly invokedAt: number;
+  readonly completedAt: number;
+  readonly outcome: Outcome;
+  /** Timeline of the server that took the transaction. */
+  readonly timeline?: number;
+  /** Address of that server. */
+  readonly server?: string;
+  /** The worker's register before this transaction: the `seq` of its last committed one. */
+  readonly registerRead?: number;
+  readonly error?: string;
+}
+
+/** A row found after the fault, with how often it is there. */
+export interface PresentRow {
+  readonly worker: number;
+  readonly seq: number;
+  readonly count: number;
+}
+
+/** What an instance held after the fault. */
+export interface FinalState {
+  readonly rows: readonly PresentRow[];
+  /** Register by worker. */
+  readonly registers: ReadonlyMap<number, number>;
+}
+
+/** A hole between two consecutive acknowledgements, milliseconds since the epoch. */
+export interface Gap {
+  readonly from: number;
+  readonly to: number;
+  readonly milliseconds: number;
+}
+
+/**
+ * The longest time without an acknowledgement that touches `[from, to]`, over all workers of a route (or all routes).
+ * Undefined when there are fewer than two acknowledgements.
+ */
+export function longestGap(
+  attempts: readonly Attempt[],
+  route?: Route,
+  from = Number.NEGATIVE_INFINITY,
+  to = Number.POSITIVE_INFINITY,
+): Gap | undefined {
+  const acks = acknowledgedAt(attempts, route);
+  let longest: Gap | undefined;
+  for (let i = 1; i < acks.length; i += 1) {
+    const [before = 0, after = 0] = [acks[i - 1], acks[i]];
+    if (after < from || before > to) continue;
+    if (longest === undefined || after - before > longest.milliseconds) {
+      longest = { from: before, to: after, milliseconds: after - before };
+    }
+  }
+  return longest;
+}
+
+/** The first acknowledgement of a transaction that began after `moment`. */
+export function firstAckAfter(
+  attempts: readonly Attempt[],
+  moment: number,
+  route?: Route,
+): Attempt | undefined {
+  return attempts
+    .filter((each) => each.outcome === 'acknowledged' && each.invokedAt >= moment)
+    .filter((each) => route === undefined || each.route === route)
+    .sort((a, b) => a.completedAt - b.completedAt)[0];
+}
+
+function acknowledgedAt(attempts: readonly Attempt[], route: Route | undefined): number[] {
+  return attempts
+    .filter((each) => each.outcome === 'acknowledged' && (route === undefined || each.route === route))
+    .map((each) => each.completedAt)
+    .sort((a, b) => a - b);
+}

@@ -1,0 +1,108 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { TestBed, type TestInstance } from '../../src/postgres/test-instances.ts';
+import { run, waitUntil } from '../cluster/shell.ts';
+import { faultsOf, judge } from './checker.ts';
+import { finalStateQuery, parseFinalState } from './final-state.ts';
+import { longestGap } from './history.ts';
+import { Ledger } from './ledger.ts';
+
+let bed: TestBed;
+let server: TestInstance;
+
+beforeAll(async () => {
+  bed = await TestBed.create();
+  server = await bed.instance('one');
+  await server.initdb();
+});
+afterAll(() => bed.close());
+
+const reconfigure = async (settings: Parameters<TestInstance['configure']>[0]) =>
+  server.sql.reloadAndVerify((await server.configure(settings)).owned);
+
+const start = (name: string) =>
+  Ledger.start({
+    run: name,
+    target: {
+      serviceHost: '127.0.0.1',
+      podsHost: '127.0.0.1',
+      port: server.paths.port,
+      nameServers: [],
+      user: 'app',
+      password: 'the password',
+      database: 'app',
+      tls: true,
+    },
+    workersPerRoute: 3,
+    interval: 5,
+    patience: 10_000,
+  });
+
+function psql(sql: string): Promise<string> {
+  const { paths, binaries } = server.installation;
+  return run(`${binaries.directory}/psql`, [
+    ...['-h', paths.socketDir, '-p', String(paths.port), '-U', 'postgres', '-d', 'app'],
+    ...['--no-psqlrc', '--no-align', '--tuples-only', '-c', sql],
+  ]);
+}
+
+const finalState = async (name: string) => parseFinalState(await psql(finalStateQuery(name)));
+
+describe('the workload', () => {
+  test('survives a crash of the server without a lost row, and measures the gap', async () => {
+    await server.startAsPrimary();
+    const ledger = await start('crash');
+    await server.postgres.fence({ graceMs: 0, deadlineMs: 10_000 });
+    const crashed = performance.timeOrigin + performance.now();
+    await server.startAsPrimary();
+    await ledger.acknowledges(crashed, 20_000);
+    const attempts = await ledger.stop();
+    const verdict = judge(attempts, await finalState('crash'));
+    expect(faultsOf(verdict)).toEqual([]);
+    expect(verdict.acknowledged).toBeGreaterThan(10);
+    expect(longestGap(attempts)?.to).toBeGreaterThan(crashed);
+    await server.stop();
+  });
+
+  test('does not take a commit for acknowledged whose wait for the standby was given up', async () => {
+    await server.startAsPrimary();
+    const ledger = await start('cancelled');
+    await reconfigure({ synchronousStandbys: ['nobody'] });
+    const reloaded = performance.timeOrigin + performance.now() + 200;
+    const cancelled = () =>
+      ledger.attempts.some((each) => each.error?.includes('canceling wait for synchronous replication'));
+    await waitUntil('a wait to be cancelled', 10_000, async () => {
+      await psql(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`);
+      return cancelled();
+    });
+    const attempts = await ledger.stop();
+    const waited = attempts.filter((each) => each.completedAt > reloaded);
+    expect(waited.length).toBeGreaterThan(0);
+    expect(new Set(waited.map((each) => each.outcome))).not.toContain('acknowledged');
+    await reconfigure({});
+    const verdict = judge(attempts, await finalState('cancelled'));
+    expect(faultsOf(verdict)).toEqual([]);
+    expect(verdict.resolved).toBeGreaterThan(0);
+    await server.stop();
+  });
+
+  test('says why when no server lets it in', async () => {
+    await expect(
+      Ledger.start({
+        run: 'nobody',
+        target: {
+          serviceHost: '127.0.0.1',
+          podsHost: '127.0.0.1',
+          port: server.paths.port,
+          nameServers: [],
+          user: 'app',
+          password: 'the password',
+          database: 'app',
+          tls: true,
+        },
+        workersPerRoute: 1,
+        interval: 5,
+        patience: 300,
+      }),
+    ).rejects.toThrow(/no primary among the hosts.*ECONNREFUSED/);
+  });
+});
