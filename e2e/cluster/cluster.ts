@@ -78,14 +78,22 @@ export async function unpauseNode(node: string): Promise<void> {
 }
 
 /**
- * Waits until Kubernetes says that a node is ready, or is not.
+ * Waits until Kubernetes says that a node is ready, or is not. Ready means that the node has renewed its lease since
+ * this call: for the first seconds a dead node still counts as ready.
  * @param deadline milliseconds
  */
 export async function waitForNode(node: string, ready = true, deadline = 60_000): Promise<void> {
-  const path = '{.status.conditions[?(@.type=="Ready")].status}';
+  const start = Date.now();
+  const status = '{.status.conditions[?(@.type=="Ready")].status}';
+  const lease = ['get', 'lease', '-n', 'kube-node-lease', node, '-o', 'jsonpath={.spec.renewTime}'];
   await waitUntil(`node ${node} to be ${ready ? 'ready' : 'not ready'}`, deadline, async () => {
-    const status = await kubectl(['get', 'node', node, '-o', `jsonpath=${path}`]).catch(() => undefined);
-    return status !== undefined && (status === 'True') === ready;
+    try {
+      const found = await kubectl(['get', 'node', node, '-o', `jsonpath=${status}`]);
+      if (!ready) return found !== 'True';
+      return found === 'True' && Date.parse(await kubectl(lease)) > start;
+    } catch {
+      return false; // The API server may be away for a while.
+    }
   });
 }
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
@@ -7,6 +7,7 @@ import { buildImage, imageId } from './images.ts';
 import { makePki, pkiFingerprint, pkiIsComplete } from './pki.ts';
 import {
   apiServer,
+  archives,
   cache,
   controlPlane,
   foreignContext,
@@ -111,6 +112,7 @@ export async function ensureContainers(image: string): Promise<void> {
       throw error;
     });
   }
+  mkdirSync(archives.here, { recursive: true });
   const id = (await imageId(image)) ?? image;
   const common = { IMAGE: id, KEYS: pkiFingerprint(), POD_SUBNET_OF_ALL: network.pods };
   await Promise.all([
@@ -159,6 +161,7 @@ async function ensureContainer(
     ...['--tmpfs', '/run:exec', '--tmpfs', '/tmp:exec'],
     ...Object.entries(volumesOf(member)).flatMap(([volume, path]) => ['-v', `${volume}:${path}`]),
     ...['-v', `${join(pkiFolder, member.name)}:/etc/koschei:ro`],
+    ...['-v', `${archives.here}:${archives.there}:ro`],
     ...Object.entries(environment).flatMap(([key, value]) => ['-e', `${key}=${value}`]),
   ];
   const wanted = createHash('sha256').update(JSON.stringify(options)).digest('hex');

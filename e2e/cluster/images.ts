@@ -1,4 +1,4 @@
-import { createHash, type Hash } from 'node:crypto';
+import { createHash, type Hash, randomUUID } from 'node:crypto';
 import {
   cpSync,
   lstatSync,
@@ -10,7 +10,7 @@ import {
   rmSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { cache, foreignContext, imagePrefix, nodes, repository } from './settings.ts';
+import { archives, cache, foreignContext, imagePrefix, nodes, repository } from './settings.ts';
 import { CommandError, docker, report, run } from './shell.ts';
 
 export interface ImageSource {
@@ -143,21 +143,14 @@ export async function loadImages(tags: readonly string[]): Promise<void> {
   const wanted = tags.filter((tag) => missing.some((each) => each.tags.includes(tag)));
   if (wanted.length === 0) return;
   report(`loading ${wanted.join(', ')} into the nodes ...`);
-  const folder = mkdtempSync(`${cache}/load-`);
+  const archive = `${randomUUID()}.tar`;
   try {
-    const archive = join(folder, 'images.tar');
-    await docker(['save', '-o', archive, ...wanted]);
-    await Promise.all(
-      missing
-        .filter((each) => each.tags.length > 0)
-        .map(({ node }) =>
-          docker(['exec', '-i', node, 'ctr', '-n', 'k8s.io', 'images', 'import', '-'], {
-            inputFile: archive,
-          }),
-        ),
-    );
+    await docker(['save', '-o', join(archives.here, archive), ...wanted]);
+    const load = ['ctr', '-n', 'k8s.io', 'images', 'import', join(archives.there, archive)];
+    const receivers = missing.filter((each) => each.tags.length > 0);
+    await Promise.all(receivers.map(({ node }) => docker(['exec', node, ...load])));
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    rmSync(join(archives.here, archive), { force: true });
   }
 }
 

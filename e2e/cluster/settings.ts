@@ -91,3 +91,6 @@ export const localKubeconfig = `${repository}/.state/kubeconfig`;
 
 /** Keys and certificates of the cluster that is up; removed by `npm run cluster:down`. */
 export const pkiFolder = `${cache}/state/pki`;
+
+/** Where image archives are passed to the nodes: folder on this machine, and the same folder in every node. */
+export const archives = { here: `${cache}/state/archives`, there: '/opt/archives' } as const;
