@@ -1,4 +1,5 @@
 import {
+  type CommandValue,
   type LeaderValue,
   leaderGraceMs,
   type MemberRef,
@@ -29,7 +30,7 @@ import type {
   Settings,
   TransactionOutcome,
 } from './facts.ts';
-import { includesMember, placeholderName, replicationName } from './names.ts';
+import { includesMember, placeholderName, replicationName, sameMember } from './names.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
 /** A primary whose database has not answered for this long is given up, ms. */
@@ -50,6 +51,14 @@ const handoverLagBytes = 16n * 1024n * 1024n;
 const readFreshMs = 500;
 /** At least this long between two writes after one without a definite answer, ms. */
 const barrierPaceMs = 100;
+/** At least this long between two attempts to take over, ms. */
+const standAgainMs = 200;
+/** A leader whose Postgres did not start this often goes silent, so that others may lead. */
+const maxStarts = 3;
+/** How long it then waits before it tries again, if nobody else leads by then, ms. */
+const startAgainMs = 30_000;
+/** How often the deletion of a finished order is asked for, ms. */
+const finishAgainMs = 5_000;
 
 /** The memory of an agent that has just started. */
 export function initialState(now: number): HaState {
@@ -85,8 +94,7 @@ export function decide(state: HaState, input: Input, facts: Facts): Decision {
 /** The settings that Postgres should have now; the driver writes `configure` operations only on command. */
 export function wantedSettings(state: HaState, facts: Facts): Settings {
   const { reign } = state;
-  if (reign !== undefined)
-    return { synchronousNames: state.syncNames, clientsAllowed: reign.stage === 'promote' || reign.open };
+  if (reign !== undefined) return { synchronousNames: state.syncNames, clientsAllowed: reign.open };
   const leader = facts.dcs.view.leader?.value;
   const following = leader !== undefined && !isMine(facts, leader) && state.takeover === undefined;
   return {
@@ -164,12 +172,19 @@ class Draft {
   operate(operation: Operation, because: string): void {
     const id = this.state.nextId;
     this.set({ nextId: id + 1, operation: { id, operation, since: this.now } });
+    // R8: from an empty setting on, even one that is only half applied, a commit must be seen to wait again.
+    if ('settings' in operation && operation.settings.synchronousNames.length === 0)
+      this.set({ waitProved: false });
     this.commands.push({ kind: 'operate', id, operation, because });
   }
 
   transact(write: LeaderWrite, because: string): void {
     const id = this.state.nextId;
-    this.set({ nextId: id + 1, transaction: { id, write, sentAt: this.now } });
+    this.set({
+      nextId: id + 1,
+      transaction: { id, write, sentAt: this.now },
+      lastWriteAt: this.now,
+    });
     this.commands.push({ kind: 'transact', id, write, because });
   }
 
@@ -187,7 +202,7 @@ class Draft {
       syncProblem: undefined,
       proofAt: this.now,
       syncNames: standbyNames(this.facts),
-      ...(fenced && reign !== undefined ? { fencedTerm: reign.term } : {}),
+      ...(fenced && reign !== undefined ? { fencedTerm: reign.term, fencedAt: this.now } : {}),
     });
   }
 
@@ -209,7 +224,7 @@ function absorbTransaction(draft: Draft, id: number, outcome: TransactionOutcome
     return;
   }
   if (outcome.kind === 'refused') {
-    draft.set({ takeover: undefined });
+    draft.set({ takeover: undefined, standAfter: draft.now + standAgainMs });
     if (reign === undefined) return;
     const { leader, sync } = outcome;
     if (
@@ -218,7 +233,8 @@ function absorbTransaction(draft: Draft, id: number, outcome: TransactionOutcome
       sync !== undefined
     ) {
       // An abandoned write of this boot landed: go on from it, still behind the barrier.
-      draft.setReign({ revision: leader.revision, barrier: true, sync: sync.value, term: leader.value.term });
+      const { term, timeline } = leader.value;
+      draft.setReign({ revision: leader.revision, barrier: true, sync: sync.value, term, timeline });
     } else draft.endReign(false);
     return;
   }
@@ -234,11 +250,12 @@ function won(
   sync: SyncValue | undefined,
 ): void {
   const { facts } = draft;
-  const timing = facts.dcs.view.config?.value.timing;
+  const timing = facts.dcs.view.config?.value.timing ?? draft.state.reign?.timing;
   if (timing === undefined || sync === undefined) return;
   const good = {
     revision,
     barrier: false,
+    timing,
     // Counted from before sending: no observer can have seen this heartbeat earlier.
     deadline: sentAt + leaderGraceMs(timing),
     goodAt: sentAt,
@@ -277,7 +294,7 @@ function won(
           why: draft.state.takeover?.why ?? 'takeover',
         },
       });
-      draft.set({ takeover: undefined });
+      draft.set({ takeover: undefined, retryAt: 0 });
       return;
     case 'resume':
     case 'new-term':
@@ -317,8 +334,11 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
       draft.endReign(true);
       return;
     case 'start':
-      draft.set({ attempts: { ...attempts, start: 0 } });
-      if (operation.settings.synchronousNames.length === 0) draft.set({ waitProved: false });
+      draft.set({
+        attempts: { ...attempts, start: 0 },
+        // A Postgres that starts with names makes commits wait from the first one on.
+        waitProved: operation.settings.synchronousNames.length > 0,
+      });
       if (operation.as === 'primary')
         draft.setReign({ stage: 'history', ...(lsn === undefined ? {} : { beginLsn: lsn }) });
       return;
@@ -326,11 +346,9 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
       draft.setReign({ stage: 'history', ...(lsn === undefined ? {} : { beginLsn: lsn }) });
       return;
     case 'configure':
+      return;
     case 'stop-receiver':
-      // R8: from an empty setting on, a commit must be seen to wait again.
-      if (operation.settings.synchronousNames.length === 0) draft.set({ waitProved: false });
-      if (operation.do === 'stop-receiver')
-        draft.set({ takeover: draft.state.takeover && { ...draft.state.takeover, phase: 'take' } });
+      draft.set({ takeover: draft.state.takeover && { ...draft.state.takeover, phase: 'take' } });
       return;
     case 'prove-wait':
       draft.set({ waitProved: true });
@@ -353,10 +371,13 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
       finishCommand(draft, 'Postgres was restarted');
       return;
     case 'rewind':
-      draft.set({ attempts: { ...attempts, rewind: 0 } });
+      // It has helped when the standby streams; until then it counts.
+      draft.set({ attempts: { ...attempts, rewind: attempts.rewind + 1 } });
       return;
     case 'clone':
       draft.set({ attempts: { start: 0, rewind: 0, clone: 0 } });
+      // Whatever it was done for, an order to clone is thereby carried out.
+      if (orderOf(draft)?.do === 'reclone') draft.set({ commandId: orderOf(draft)?.id });
       finishCommand(draft, 'the data directory was cloned anew');
       return;
   }
@@ -368,6 +389,8 @@ function failed(
   outcome: { needsClone?: boolean; message: string },
 ): void {
   const { attempts, handover } = draft.state;
+  // An order that failed is tried again: it is still there.
+  draft.set({ commandId: undefined });
   const backoff = (n: number) => draft.now + Math.min(500 * 2 ** n, 30_000);
   switch (operation.do) {
     case 'start':
@@ -383,7 +406,7 @@ function failed(
       draft.set({ attempts: { ...attempts, clone: attempts.clone + 1 }, retryAt: backoff(attempts.clone) });
       return;
     case 'stop-receiver':
-      draft.set({ takeover: undefined });
+      draft.set({ takeover: undefined, standAfter: draft.now + standAgainMs });
       return;
     case 'promote':
       // A leader that cannot lead must not keep the place: fence, then hand over.
@@ -392,16 +415,22 @@ function failed(
     case 'checkpoint':
     case 'stop':
       if (handover !== undefined) abandonHandover(draft, outcome.message);
+      else draft.set({ retryAt: backoff(1) });
       return;
     default:
       draft.set({ retryAt: backoff(1) });
   }
 }
 
+/** What the operator asks this instance to do. */
+function orderOf(draft: Draft): CommandValue | undefined {
+  return draft.facts.dcs.view.commands.get(draft.facts.me.instance)?.value;
+}
+
 function finishCommand(draft: Draft, because: string): void {
   if (draft.state.commandId === undefined) return;
   draft.commands.push({ kind: 'finish-command', commandId: draft.state.commandId, because });
-  draft.set({ commandId: undefined });
+  draft.set({ commandId: undefined, finishedCommand: { id: draft.state.commandId, at: draft.now } });
 }
 
 /** Notes when the leader key last changed and when its holder last proved that it leads. */
@@ -433,8 +462,12 @@ function fenceIfDue(draft: Draft): boolean {
   const running = state.operation?.operation;
   if (running?.do === 'fence') return true;
   const opening = running?.do === 'promote' || (running?.do === 'start' && running.as === 'primary');
-  if (!mayWrite(facts) && !opening) return false;
   const { reign } = state;
+  if (!mayWrite(facts) && !opening) {
+    // Nothing to fence. Who is past the deadline must win a new write before anything is started (R10).
+    if (reign !== undefined && running === undefined && draft.now >= reign.deadline) draft.endReign(true);
+    return false;
+  }
   if (facts.postgres.process === 'leftovers' && running === undefined) {
     draft.operate(
       { do: 'fence', why: 'processes of an earlier Postgres are alive' },
@@ -478,12 +511,10 @@ function fenceIfDue(draft: Draft): boolean {
 /** Rule "Heartbeat" (R1, R2): one write outstanding; behind a barrier at once, else every interval. */
 function heartbeat(draft: Draft): void {
   const { reign, transaction } = draft.state;
-  const timing = draft.facts.dcs.view.config?.value.timing;
-  if (reign === undefined || transaction !== undefined || timing === undefined) return;
+  if (reign === undefined || transaction !== undefined || !mayWriteAgain(draft)) return;
   // A leader that cannot lead lets its heartbeat go silent, else it would block everybody for ever.
   if (cannotLead(draft)) return;
-  const age = draft.now - reign.goodAt;
-  if (age >= timing.heartbeatMs || (reign.barrier && age >= barrierPaceMs))
+  if (reign.barrier || draft.now - reign.goodAt >= reign.timing.heartbeatMs)
     draft.transact(
       rewrite(draft, reign, 'heartbeat'),
       reign.barrier ? 'a write had no definite answer' : 'the interval is over',
@@ -491,7 +522,16 @@ function heartbeat(draft: Draft): void {
 }
 
 function cannotLead(draft: Draft): boolean {
-  return draft.facts.volume.state !== 'ready' || draft.state.attempts.start >= 3;
+  const { attempts, operation } = draft.state;
+  return (
+    draft.facts.volume.state !== 'ready' ||
+    (attempts.start >= maxStarts && operation?.operation.do !== 'start')
+  );
+}
+
+/** Writes that fail at once are not repeated at once. */
+function mayWriteAgain(draft: Draft): boolean {
+  return draft.now - (draft.state.lastWriteAt ?? -barrierPaceMs) >= barrierPaceMs;
 }
 
 function rewrite(
@@ -527,7 +567,6 @@ function lead(draft: Draft, reign: Reign): void {
   if (reign.barrier) return;
   const { process, observation } = facts.postgres;
   if (facts.volume.state !== 'ready') return;
-  if (draft.now < state.retryAt) return;
   clearWaiting(draft);
   const settings = wantedSettings(draft.state, facts);
   if (process === 'none' && facts.stopRequested && state.handover === undefined) {
@@ -541,20 +580,23 @@ function lead(draft: Draft, reign: Reign): void {
 
   if (process === 'none') {
     if (state.handover !== undefined) return continueHandover(draft, reign);
+    if (reign.stage === 'history' || reign.stage === 'leading') return afterCrash(draft, reign);
+    if (draft.now < state.retryAt) return;
     if (reign.stage === 'start')
       return draft.operate(
         { do: 'start', as: 'primary', settings },
         `this instance leads term ${reign.term}`,
       );
-    if (reign.stage === 'promote')
-      return draft.operate({ do: 'start', as: 'standby', settings }, `to be promoted in term ${reign.term}`);
-    return afterCrash(draft, reign);
+    return draft.operate({ do: 'start', as: 'standby', settings }, `to be promoted in term ${reign.term}`);
   }
+  if (draft.now < state.retryAt) return;
   if (process !== 'running' || observation === undefined || observation.at < facts.postgres.since) return;
 
   if (reign.stage === 'promote') return promote(draft, reign, settings, observation);
   if (reign.stage === 'history') {
     if (observation.inRecovery || draft.state.transaction !== undefined) return;
+    // Restarted in place: the history of this term is written once.
+    if (facts.dcs.view.history.has(reign.term)) return draft.setReign({ stage: 'leading' });
     const lsn = reign.beginLsn ?? observation.flushLsn ?? 0n;
     return draft.transact(
       { ...rewrite(draft, reign, 'history'), history: { lsn, why: reign.why } },
@@ -575,8 +617,7 @@ function promote(draft: Draft, reign: Reign, settings: Settings, o: Observation)
   const volume = facts.volume;
   if (volume.state !== 'ready') return;
   // R5: the leader key was ours just now.
-  const interval = facts.dcs.view.config?.value.timing.heartbeatMs ?? 0;
-  if (draft.now - reign.goodAt > 1.5 * interval) return;
+  if (draft.now - reign.goodAt > 1.5 * reign.timing.heartbeatMs) return;
   if (!o.inRecovery || volume.promotedTerm >= reign.term || o.timeline >= reign.timeline) {
     // R5: at most one promotion in a term, and R6: never onto a timeline that exists.
     if (draft.state.transaction !== undefined) return;
@@ -602,7 +643,7 @@ function promote(draft: Draft, reign: Reign, settings: Settings, o: Observation)
 /** Postgres ended by itself while this instance leads. */
 function afterCrash(draft: Draft, reign: Reign): void {
   if (draft.state.transaction !== undefined) return;
-  const heir = livingSyncMember(draft, reign);
+  const heir = livingSyncMember(draft, reign.sync);
   if (heir !== undefined) {
     draft.transact(
       rewrite(draft, reign, 'vacate', {
@@ -618,9 +659,9 @@ function afterCrash(draft: Draft, reign: Reign): void {
 }
 
 /** A member of `sync` whose agent answers and whose Postgres is a standby. */
-function livingSyncMember(draft: Draft, reign: Reign): MemberRef | undefined {
-  if (reign.sync.mode !== 'sync') return undefined;
-  return reign.sync.names.find((m) => {
+function livingSyncMember(draft: Draft, sync: SyncValue): MemberRef | undefined {
+  if (sync.mode !== 'sync') return undefined;
+  return sync.names.find((m) => {
     const peer = draft.facts.peers.get(m.instance);
     return (
       peer !== undefined &&
@@ -638,7 +679,7 @@ function openToClients(draft: Draft, reign: Reign, o: Observation): boolean {
   const all = reign.sync.names.every((m) =>
     o.walsenders.some((w) => w.applicationName === replicationName(m.dataId) && (w.flushLsn ?? 0n) >= needed),
   );
-  if (reign.sync.mode === 'sync' && !all) {
+  if (reign.sync.mode === 'sync' && !(all && (draft.state.waitProved || reign.sync.names.length === 0))) {
     draft.set({
       syncProblem: {
         reason: 'WaitingForStandby',
@@ -654,7 +695,8 @@ function openToClients(draft: Draft, reign: Reign, o: Observation): boolean {
 function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean {
   const { state, facts } = draft;
   const config = facts.dcs.view.config?.value;
-  if (config === undefined) return false;
+  // R3: until a change of `sync` is known to have happened or not, the names must hold for both.
+  if (config === undefined || state.transaction?.write.sync !== undefined) return false;
   const applied = facts.applied;
   const namesApplied = applied !== undefined && sameNames(applied.synchronousNames, state.syncNames);
   const step = planSyncSet({
@@ -709,7 +751,8 @@ function rankCandidates(draft: Draft): Candidate[] {
     .map((m) => ({
       instance: m.instance,
       dataId: m.dataId,
-      apart: m.node !== facts.me.node || m.instance === target,
+      apart: m.node !== facts.me.node,
+      target: m.instance === target,
     }))
     .sort(
       (a, b) =>
@@ -734,13 +777,14 @@ function startHandover(draft: Draft, reign: Reign): boolean {
   }
   if (request === undefined || !reign.open) return false;
   const { to } = request.value;
+  if (request.revision === draft.state.refusedRequest) {
+    refuseRequest(draft, request.revision, 'it was refused');
+    return false;
+  }
   if (to === facts.me.instance || (to !== undefined && !facts.dcs.view.members.has(to))) {
-    draft.commands.push({
-      kind: 'refuse-request',
-      revision: request.revision,
-      because: to === facts.me.instance ? `${to} is the primary already` : `there is no instance ${to}`,
-    });
-    return true;
+    const because = to === facts.me.instance ? `${to} is the primary already` : `there is no instance ${to}`;
+    refuseRequest(draft, request.revision, because);
+    return false;
   }
   const member = to === undefined ? undefined : facts.dcs.view.members.get(to)?.value;
   draft.set({
@@ -753,6 +797,12 @@ function startHandover(draft: Draft, reign: Reign): boolean {
     },
   });
   return true;
+}
+
+/** Refused once is refused for good: the request may still be there for a while. */
+function refuseRequest(draft: Draft, revision: string, because: string): void {
+  draft.commands.push({ kind: 'refuse-request', revision, because });
+  draft.set({ refusedRequest: revision });
 }
 
 /** A standby that streams and whose agent answers. */
@@ -779,7 +829,7 @@ function continueHandover(draft: Draft, reign: Reign): void {
       const target =
         reign.sync.mode === 'sync'
           ? (reign.sync.names.find((m) => handover.target?.instance === m.instance) ??
-            (handover.target === undefined ? livingSyncMember(draft, reign) : undefined))
+            (handover.target === undefined ? livingSyncMember(draft, reign.sync) : undefined))
           : (handover.target ?? livingStandby(draft));
       const walsender =
         target && o?.walsenders.find((w) => w.applicationName === replicationName(target.dataId));
@@ -810,7 +860,8 @@ function continueHandover(draft: Draft, reign: Reign): void {
         peer !== undefined &&
         isFresh(facts, peer) &&
         peer.answer.dataId === handover.target?.dataId &&
-        received >= (handover.stoppedAt ?? 0n);
+        handover.stoppedAt !== undefined &&
+        received > handover.stoppedAt;
       if (!level) return;
       draft.set({ handover: { ...handover, phase: 'vacate', since: draft.now } });
       draft.transact(
@@ -837,8 +888,7 @@ function abandonHandover(draft: Draft, why: string): void {
   const { handover } = draft.state;
   if (handover === undefined) return;
   draft.problem('SwitchoverFailed', `${handover.reason}: ${why}; the primary stays`);
-  if (handover.requestRevision !== undefined)
-    draft.commands.push({ kind: 'refuse-request', revision: handover.requestRevision, because: why });
+  if (handover.requestRevision !== undefined) refuseRequest(draft, handover.requestRevision, why);
   draft.set({ handover: undefined });
   if (draft.facts.postgres.process === 'none') draft.setReign({ stage: 'start', open: false });
   if (
@@ -857,7 +907,7 @@ function follow(draft: Draft): void {
   const { volume, postgres } = facts;
   if (facts.stopRequested) {
     if (postgres.process === 'none') draft.commands.push({ kind: 'exit', because: 'everything is down' });
-    else draft.operate({ do: 'stop' }, 'it is being stopped');
+    else if (draft.now >= state.retryAt) draft.operate({ do: 'stop' }, 'it is being stopped');
     return;
   }
   clearWaiting(draft);
@@ -884,11 +934,13 @@ function follow(draft: Draft): void {
   if (leader === undefined || sync === undefined) return bootstrap(draft);
   if (isMine(facts, leader.value)) return resume(draft, leader, sync);
   if (state.takeover !== undefined) return takeOver(draft, leader, sync);
-  if (volume.state !== 'ready')
-    return clone(draft, leader.value, volume.state === 'tainted' ? volume.why : 'the volume is empty');
+  if (volume.state !== 'ready') {
+    clone(draft, leader.value, volume.state === 'tainted' ? volume.why : 'the volume is empty');
+    return;
+  }
   if (postgres.process === 'none') {
     if (draft.now < state.retryAt) return;
-    if (state.attempts.start >= 5) return clone(draft, leader.value, 'Postgres does not start');
+    if (state.attempts.start >= 5 && clone(draft, leader.value, 'Postgres does not start')) return;
     return draft.operate(
       { do: 'start', as: 'standby', settings: wantedSettings(state, facts) },
       `${leader.value.instance} leads`,
@@ -897,7 +949,7 @@ function follow(draft: Draft): void {
   if (postgres.process !== 'running') return;
 
   const may = eligibility({ facts, state, leader, sync });
-  if (may.stand) {
+  if (may.stand && draft.now >= (state.standAfter ?? 0)) {
     // Promotion rests on a linearizable read, sent after the suspicion arose.
     if (facts.dcs.readAt === undefined || facts.dcs.readAt < draft.now - readFreshMs) {
       draft.commands.push({ kind: 'read', because: may.why });
@@ -938,7 +990,7 @@ function bootstrap(draft: Draft): void {
   const { facts } = draft;
   const { volume } = facts;
   const { view } = facts.dcs;
-  if (facts.dcs.readAt === undefined) return;
+  if (facts.dcs.readAt === undefined || !mayWriteAgain(draft)) return;
   if (view.initialize !== undefined || view.leader !== undefined)
     return draft.problem(
       'StateIncomplete',
@@ -976,11 +1028,15 @@ function bootstrap(draft: Draft): void {
 /** etcd says that this data directory leads, and this boot does not know it: R2, R5, R10. */
 function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<SyncValue>): void {
   const { facts, state } = draft;
-  if (facts.volume.state !== 'ready' || facts.dcs.readAt === undefined || state.attempts.start >= 3) return;
-  if (leader.value.phase === 'vacated' && sync.value.names.length > 0) {
-    const since = state.leaderSeen?.at ?? draft.now;
-    if (draft.now - since < 2 * successorHeadStartMs) return; // Those who may stand go first.
-  }
+  if (facts.volume.state !== 'ready' || facts.dcs.readAt === undefined || !mayWriteAgain(draft)) return;
+  if (state.attempts.start >= maxStarts && draft.now < state.retryAt + startAgainMs) return;
+  // Those who may stand go first: after a hand-over, and when this Postgres had to be fenced.
+  const heirs =
+    leader.value.phase === 'vacated'
+      ? electors(leader.value, sync.value).length > 0
+      : state.fencedTerm === leader.value.term && livingSyncMember(draft, sync.value) !== undefined;
+  const since = Math.max(state.leaderSeen?.at ?? draft.now, state.fencedAt ?? 0);
+  if (heirs && draft.now - since < 2 * successorHeadStartMs) return;
   draft.transact(
     {
       kind: 'resume',
@@ -1001,16 +1057,20 @@ function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<SyncVa
   );
 }
 
+/** Who may stand besides the last leader. */
+function electors(leader: LeaderValue, sync: SyncValue): readonly MemberRef[] {
+  return sync.mode === 'sync' ? sync.names : leader.members.filter((m) => !sameMember(m, leader));
+}
+
 /** Rewinds or clones a standby that cannot follow. True: something was begun. */
 function rejoin(draft: Draft, leader: LeaderValue): boolean {
   const { facts, state } = draft;
   const { postgres } = facts;
   const o = postgres.observation;
   if (draft.now < state.retryAt || o === undefined || leader.phase !== 'leading') return false;
-  if (postgres.walLost) {
-    clone(draft, leader, 'the WAL that is needed is no longer to be had');
-    return true;
-  }
+  if (postgres.walLost) return clone(draft, leader, 'the WAL that is needed is no longer to be had');
+  if (o.receiver?.status === 'streaming' && state.attempts.rewind > 0)
+    draft.set({ attempts: { ...state.attempts, rewind: 0 } });
   const peer = leaderAnswer(facts, leader);
   if (peer === undefined || !provesLeadership(peer, leader) || peer.answer.timeline === undefined)
     return false;
@@ -1020,10 +1080,7 @@ function rejoin(draft: Draft, leader: LeaderValue): boolean {
     return false;
   }
   if (draft.now - Math.max(postgres.since, 0) < divergedMs) return false;
-  if (state.attempts.rewind >= 2) {
-    clone(draft, leader, `${forked}, and pg_rewind failed`);
-    return true;
-  }
+  if (state.attempts.rewind >= 2) return clone(draft, leader, `${forked}, and pg_rewind did not help`);
   if (!peer.answer.checkpointed) {
     draft.problem('Diverged', `${forked}; waiting for the primary's checkpoint on its timeline`);
     return false;
@@ -1048,20 +1105,32 @@ export function divergence(
     : undefined;
 }
 
-function clone(draft: Draft, leader: LeaderValue, why: string): void {
+/** Only from a primary that proves that it leads: old data may be the only copy. True: it was begun. */
+function clone(draft: Draft, leader: LeaderValue, why: string): boolean {
   const { facts, state } = draft;
-  if (draft.now < state.retryAt) return;
+  if (draft.now < state.retryAt) return false;
   const peer = leaderAnswer(facts, leader);
-  if (peer === undefined || !provesLeadership(peer, leader))
-    return draft.problem('WaitingForPrimary', `${why}; waiting for a primary to clone from`);
+  if (peer === undefined || !provesLeadership(peer, leader)) {
+    draft.problem('WaitingForPrimary', `${why}; waiting for a primary to clone from`);
+    return false;
+  }
   draft.operate({ do: 'clone', upstream: { instance: leader.instance, address: leader.address } }, why);
+  return true;
 }
 
 /** Carries out the operator's order. True: something was begun. */
 function obeyCommand(draft: Draft): boolean {
   const { facts, state } = draft;
-  const command = facts.dcs.view.commands.get(facts.me.instance)?.value;
-  if (command === undefined || state.commandId !== undefined) return false;
+  const command = orderOf(draft);
+  if (command === undefined || state.commandId !== undefined || draft.now < state.retryAt) return false;
+  const done = state.finishedCommand;
+  if (command.id === done?.id) {
+    if (draft.now - done.at >= finishAgainMs) {
+      draft.set({ commandId: command.id });
+      finishCommand(draft, 'it was carried out already');
+    }
+    return false;
+  }
   if (command.do === 'restart') {
     draft.set({ commandId: command.id });
     draft.operate({ do: 'stop' }, 'the operator asks for a restart of Postgres');
@@ -1069,15 +1138,12 @@ function obeyCommand(draft: Draft): boolean {
   }
   const leader = facts.dcs.view.leader?.value;
   if (state.reign !== undefined || leader === undefined) {
-    draft.commands.push({
-      kind: 'finish-command',
-      commandId: command.id,
-      because: 'the primary is never cloned',
-    });
-    return true;
+    draft.set({ commandId: command.id });
+    finishCommand(draft, 'the primary is never cloned');
+    return false;
   }
+  if (!clone(draft, leader, 'the operator asks for it')) return false;
   draft.set({ commandId: command.id });
-  clone(draft, leader, 'the operator asks for it');
   return true;
 }
 

@@ -1,4 +1,4 @@
-import type { ClusterView, LeaderValue, MemberRef, Stamped, SyncValue } from '../../dcs/index.ts';
+import type { ClusterView, LeaderValue, MemberRef, Stamped, SyncValue, Timing } from '../../dcs/index.ts';
 
 /**
  * What the agent knows at one moment. Times are milliseconds on the boot-time clock (it counts while the machine is
@@ -148,6 +148,8 @@ export interface Reign {
   readonly deadline: number;
   /** When the last good write was sent. */
   readonly goodAt: number;
+  /** As configured last: a configuration that cannot be read must not end a reign. */
+  readonly timing: Timing;
   readonly beat: number;
   /** etcd's `sync` as of the last definite answer. */
   readonly sync: SyncValue;
@@ -170,7 +172,7 @@ export interface Handover {
   readonly target?: MemberRef;
   readonly phase: 'prepare' | 'checkpoint' | 'stop' | 'verify' | 'vacate';
   readonly since: number;
-  /** The end of WAL after the clean stop. */
+  /** Where the shutdown's checkpoint record begins, the last one of the clean stop. */
   readonly stoppedAt?: bigint;
 }
 
@@ -193,10 +195,16 @@ export interface HaState {
   readonly reign?: Reign;
   /** The term that this boot led and has fenced, told to the peers. */
   readonly fencedTerm?: number;
+  /** When that was done. */
+  readonly fencedAt?: number;
   readonly transaction?: { readonly id: number; readonly write: LeaderWrite; readonly sentAt: number };
+  /** When the newest write of the leader key was sent. */
+  readonly lastWriteAt?: number;
   readonly operation?: { readonly id: number; readonly operation: Operation; readonly since: number };
   readonly nextId: number;
   readonly takeover?: Takeover;
+  /** After a failed attempt, no takeover is begun before this. */
+  readonly standAfter?: number;
   readonly handover?: Handover;
   /** `synchronous_standby_names` as wanted, in order. */
   readonly syncNames: readonly string[];
@@ -213,6 +221,10 @@ export interface HaState {
   readonly retryAt: number;
   /** The operator's order being carried out. */
   readonly commandId?: string;
+  /** An order that has been carried out, until it has disappeared; and when that was asked for last. */
+  readonly finishedCommand?: { readonly id: string; readonly at: number };
+  /** The revision of a request that was refused and is never to be carried out. */
+  readonly refusedRequest?: string;
   readonly problem?: { readonly reason: string; readonly message: string };
   readonly syncProblem?: { readonly reason: string; readonly message: string };
 }
@@ -261,7 +273,10 @@ export type Operation =
 export type OperationOutcome =
   | {
       readonly ok: true;
-      /** `promote`, `start` as primary: where the new history began. `stop`: the end of WAL. */
+      /**
+       * `promote`, `start` as primary: where the new history began. `stop`: where the shutdown's checkpoint record
+       * begins (the control file's "Latest checkpoint location").
+       */
       readonly lsn?: bigint;
     }
   | { readonly ok: false; readonly reason: string; readonly message: string; readonly needsClone?: boolean };

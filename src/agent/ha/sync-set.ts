@@ -22,6 +22,8 @@ export interface SyncSituation {
 export interface Candidate extends MemberRef {
   /** On another node than the leader. */
   readonly apart: boolean;
+  /** A switchover goes to this one: it comes before everybody else. */
+  readonly target?: boolean;
 }
 
 export interface Joining {
@@ -63,7 +65,7 @@ export function planSyncSet(s: SyncSituation): SyncStep {
   if (missing.length > 0)
     return {
       step: 'names',
-      names: [...s.names.filter((n) => n !== placeholderName), ...missing],
+      names: [...s.names.filter((n) => n !== placeholderName || !s.waitProved), ...missing],
       because: 'every name in etcd is required by Postgres',
     };
 
@@ -93,17 +95,17 @@ export function planSyncSet(s: SyncSituation): SyncStep {
   const lost = s.stored.names.filter((m) => !alive(m));
   const problem = shortage(s, wanted.length, lost);
 
+  // Only the placeholder makes the proof certain: no standby can confirm the proving commit before it is seen to wait.
+  if (!s.waitProved && (joiners.length > 0 || storedNames.length > 0)) {
+    const because = 'commits must be seen to wait before anybody is counted on';
+    if (!s.names.includes(placeholderName))
+      return { step: 'names', names: [placeholderName, ...s.names], because };
+    return s.namesApplied ? { step: 'prove-wait', because } : { step: 'nothing', ...problem };
+  }
+
   if (joiners.length > 0 && s.observation !== undefined) {
     const joinerNames = joiners.map((m) => replicationName(m.dataId));
     const names = [...joinerNames, ...storedNames.filter((n) => !joinerNames.includes(n))];
-    if (!s.waitProved && s.names.length === 0)
-      return {
-        step: 'names',
-        names: [placeholderName],
-        because: 'commits must be seen to wait before anybody is counted on',
-      };
-    if (!s.waitProved && s.namesApplied)
-      return { step: 'prove-wait', because: 'commits must be seen to wait before anybody is counted on' };
     if (!sameList(s.names, names))
       return {
         step: 'names',
@@ -150,9 +152,13 @@ function confirm(
   const o = s.observation;
   if (o === undefined) return undefined;
   const joining = s.joining !== undefined && sameList(s.joining.names, names) ? s.joining : { names };
-  // Walsenders reload one by one; each shows the priority of the setting that it uses.
+  // Walsenders reload one by one; each shows the priority of the setting that it uses. One that catches up releases
+  // nobody yet, but will as soon as it streams.
   const settled = o.walsenders.every(
-    (w) => w.syncPriority === names.indexOf(w.applicationName) + 1 || w.state !== 'streaming',
+    (w) =>
+      w.syncPriority === names.indexOf(w.applicationName) + 1 ||
+      w.state === 'startup' ||
+      w.state === 'backup',
   );
   if (joining.settledAt === undefined)
     return settled ? { step: 'remember', joining: { names, settledAt: o.at } } : undefined;
@@ -183,6 +189,7 @@ function confirm(
 function chooseSet(living: readonly Candidate[], stored: readonly MemberRef[], count: number): MemberRef[] {
   const ranked = living.toSorted(
     (a, b) =>
+      Number(b.target ?? false) - Number(a.target ?? false) ||
       Number(b.apart) - Number(a.apart) ||
       Number(includesMember(stored, b)) - Number(includesMember(stored, a)),
   );
