@@ -11,7 +11,7 @@ export default defineConfig({
       {
         test: {
           name: 'integration',
-          include: ['src/**/*.integration.test.ts', 'e2e/**/*.integration.test.ts'],
+          include: ['src/**/*.integration.test.ts', 'images/**/*.integration.test.ts', 'e2e/**/*.integration.test.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,
           fileParallelism: false,
