@@ -478,8 +478,8 @@ export class KubeClient {
     signal: AbortSignal,
     bodyTimeout: number,
   ): Promise<Dispatcher.ResponseData> {
-    const connection = await this.#options.credentials.connection(fresh);
-    signal.throwIfAborted();
+    // An exec plugin of a kubeconfig can hang.
+    const connection = await orAborted(this.#options.credentials.connection(fresh), signal);
     return await request(connection.server.replace(/\/$/, '') + call.path + queryText(call.query), {
       dispatcher: this.#agent(connection),
       method: call.method,
@@ -620,6 +620,19 @@ async function refused(call: Call, response: Dispatcher.ResponseData): Promise<A
     body,
     typeof retryAfter === 'string' ? retryAfter : undefined,
   );
+}
+
+/** The promise's result, unless the signal aborts first. */
+async function orAborted<R>(promise: Promise<R>, signal: AbortSignal): Promise<R> {
+  const aborted = Promise.withResolvers<never>();
+  const give = () => aborted.reject(signal.reason);
+  if (signal.aborted) give();
+  signal.addEventListener('abort', give);
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', give);
+  }
 }
 
 const reasonOf = (error: unknown): string => {

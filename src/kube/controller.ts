@@ -113,12 +113,21 @@ export class Controller {
   async stop(graceMs: number): Promise<boolean> {
     this.#queue.close();
     this.#resync.abort();
-    const ended = (this.#loops ?? Promise.resolve()).then(() => true);
-    if (await Promise.race([ended, sleep(this.#clock, graceMs, this.#abort.signal)])) return true;
+    const ended = this.#loops ?? Promise.resolve();
+    if (await this.#within(graceMs, ended)) return true;
     this.#abort.abort(new Error('the process must end'));
-    if (await Promise.race([ended, sleep(this.#clock, 1_000)])) return true;
+    if (await this.#within(1_000, ended)) return true;
     this.#log.warn({ keys: [...this.#running.keys()] }, 'reconciles did not end in time');
     return false;
+  }
+
+  /** Whether the promise resolves within that time. */
+  async #within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+    const over = new AbortController();
+    const timeout = sleep(this.#clock, ms, over.signal).then(() => false);
+    const inTime = await Promise.race([promise.then(() => true), timeout]);
+    over.abort();
+    return inTime;
   }
 
   async #resyncLoop(): Promise<void> {

@@ -111,6 +111,10 @@ export function resourcePath(resource: Resource, options: PathOptions = {}): str
   if (resource.namespaced && name !== undefined && (namespace === undefined || namespace === '')) {
     throw new TypeError(`${resource.kind} ${name} is addressed without a namespace`);
   }
+  if (name === '' || name === '.' || name === '..') {
+    // An empty name would address, and delete, the whole collection.
+    throw new TypeError(`expected the name of a ${resource.kind}, found "${name}"`);
+  }
   const parts =
     resource.group === '' ? ['api', resource.version] : ['apis', resource.group, resource.version];
   if (resource.namespaced && namespace !== undefined && namespace !== '') parts.push('namespaces', namespace);
