@@ -75,6 +75,7 @@ export class Agent {
   #observing = false;
   #observedAt = 0;
   #slotsAt = 0;
+  #slots: readonly string[] = [];
   #timer: NodeJS.Timeout | undefined;
   #lastTickAt: number;
   #announced = '';
@@ -278,10 +279,14 @@ export class Agent {
       peers.announce(this.answer());
     this.#announced = said;
 
-    if (leads && facts.now - this.#slotsAt > slotsEveryMs && this.#state.operation === undefined) {
+    const slots = this.#wantedSlots(facts);
+    const slotsDue =
+      facts.now - this.#slotsAt > slotsEveryMs || !slots.every((slot) => this.#slots.includes(slot));
+    if (leads && slotsDue && this.#state.operation === undefined) {
       this.#slotsAt = facts.now;
+      this.#slots = slots;
       database
-        .tendSlots(this.#wantedSlots(facts))
+        .tendSlots(slots)
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
     }
     if (
@@ -390,8 +395,15 @@ export class Agent {
             },
           }),
       ...(facts.applied === undefined ? {} : { configGeneration: facts.applied.generation }),
-      ...(problem === undefined ? {} : { problem }),
-      ...(o !== undefined && o.overridden.length > 0 && problem === undefined
+      ...(problem === undefined
+        ? database.userProblem === undefined
+          ? {}
+          : { problem: database.userProblem }
+        : { problem }),
+      ...(o !== undefined &&
+      o.overridden.length > 0 &&
+      problem === undefined &&
+      database.userProblem === undefined
         ? {
             problem: {
               reason: 'SettingOverridden',

@@ -41,6 +41,7 @@ import type {
   Volume,
 } from './ha/facts.ts';
 import { replicationName } from './ha/names.ts';
+import { readAcceptedSettings, refusedByProgram, writeAcceptedSettings } from './user-settings.ts';
 
 /** What Postgres is to run with, besides what the decisions set. */
 export interface UserSettings {
@@ -95,6 +96,7 @@ export class Database {
   #owned: Readonly<Record<string, string>> = {};
   #overridden: readonly string[] = [];
   #lowered: readonly string[] = [];
+  #userProblem: { readonly reason: string; readonly message: string } | undefined;
 
   constructor(options: DatabaseOptions) {
     this.#o = options;
@@ -117,6 +119,11 @@ export class Database {
 
   get applied(): AppliedSettings | undefined {
     return this.#applied;
+  }
+
+  /** The user's settings are not in force, and why. */
+  get userProblem(): { readonly reason: string; readonly message: string } | undefined {
+    return this.#userProblem;
   }
 
   /** Settings that a restart of this primary would lower although standbys may not have them lower than it. */
@@ -242,7 +249,7 @@ export class Database {
     const own = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     // R6: numbers reserved for a promotion that did not happen must not be taken for children of this timeline.
     if (as === 'standby') await removeUnreachedHistories(paths, own);
-    await this.#write(settings, control.settings, as === 'standby');
+    await this.#writeChecked(settings, control.settings, as === 'standby');
     await setStandbySignal(paths, as === 'standby');
     signal.throwIfAborted();
     this.#state = { process: 'starting', startedAs: as, since: this.#o.now(), walLost: false };
@@ -267,11 +274,8 @@ export class Database {
   async #configure(settings: Settings, signal: AbortSignal): Promise<void> {
     const { generation } = this.#o.user();
     const control = await readControlData(this.#o.installation);
-    await this.#write(
-      settings,
-      control.settings,
-      this.#state.observation?.inRecovery ?? this.#state.startedAs === 'standby',
-    );
+    const standby = this.#state.observation?.inRecovery ?? this.#state.startedAs === 'standby';
+    await this.#writeChecked(settings, control.settings, standby);
     signal.throwIfAborted();
     if (this.#state.process === 'running') {
       const mismatches = await this.#sql.reloadAndVerify(this.#owned, limit.configure);
@@ -288,9 +292,46 @@ export class Database {
     this.#overridden = mismatches.filter((m) => !m.pendingRestart).map((m) => m.name);
   }
 
-  async #write(settings: Settings, control: ControlledSettings, standby: boolean): Promise<void> {
+  /**
+   * Writes the settings with what the user asks for or, when Postgres would refuse that, with what it accepted last: a
+   * mistake in a parameter never stops a database, nor a change of the synchronous set.
+   */
+  async #writeChecked(settings: Settings, control: ControlledSettings, standby: boolean): Promise<void> {
+    const { installation } = this.#o;
+    const wanted = this.#o.user();
+    await this.#write(settings, control, standby, wanted);
+    const refused =
+      this.#state.process === 'running'
+        ? await this.#refusedByServer()
+        : await refusedByProgram(installation);
+    if (refused === undefined) {
+      this.#userProblem = undefined;
+      await writeAcceptedSettings(installation.paths, wanted);
+      return;
+    }
+    const accepted = await readAcceptedSettings(installation.paths);
+    this.#o.log.warn({ refused }, 'Postgres would refuse the settings; those it accepted last stay');
+    this.#userProblem = {
+      reason: 'UnknownParameter',
+      message: `${refused}; the settings of before stay in force`,
+    };
+    await this.#write(settings, control, standby, accepted);
+  }
+
+  async #refusedByServer(): Promise<string | undefined> {
+    const errors = await this.#sql.checkFiles();
+    return errors.length === 0
+      ? undefined
+      : errors.map((e) => `${e.file}:${e.line ?? '?'}: ${e.error}`).join('; ');
+  }
+
+  async #write(
+    settings: Settings,
+    control: ControlledSettings,
+    standby: boolean,
+    user: Omit<UserSettings, 'generation'>,
+  ): Promise<void> {
     const { installation, clusterName, osUser, memoryBytes } = this.#o;
-    const user = this.#o.user();
     const dataId = this.#identity?.dataId ?? '';
     const space = await volumeSpace(installation.paths);
     const rendered = renderSettings({

@@ -13,11 +13,11 @@ import { Database } from './database.ts';
 import { type Environment, readEnvironment } from './environment.ts';
 import { pipeGuard } from './guard.ts';
 import { InitError, initialise, reportTermination } from './init.ts';
-import { kubeRouting } from './kube-routing.ts';
+import { kubeRouting, type PodIdentity } from './kube-routing.ts';
 import { Membership } from './membership.ts';
 import { agentMetrics } from './metrics.ts';
 import { Peers } from './peers.ts';
-import { Routing } from './routing.ts';
+import { Routing, type RoutingApi } from './routing.ts';
 import { agentVersion } from './version.ts';
 
 const probeTimeoutMs = 500;
@@ -67,10 +67,6 @@ async function run(environment: Environment, log: Logger): Promise<void> {
     certificates: () => certificates,
     onAnswer: tick,
   });
-  const kube = new KubeClient({
-    credentials: await inClusterCredentials(process.env),
-    fieldManager: agentFieldManager,
-  });
   const pod = {
     namespace,
     cluster,
@@ -79,7 +75,7 @@ async function run(environment: Environment, log: Logger): Promise<void> {
     address: environment.KOSCHEI_POD_IP,
     node: environment.KOSCHEI_NODE_NAME,
   };
-  const routing = new Routing(kubeRouting(kube, environment.KOSCHEI_ENDPOINTSLICE_API, pod), log);
+  const routing = new Routing(await routingApi(environment, pod, log), log);
   const membership = new Membership({ etcd, keys, now: bootTimeMs, log });
 
   agent = new Agent({
@@ -145,6 +141,17 @@ async function run(environment: Environment, log: Logger): Promise<void> {
   peers.start();
   running.start();
   log.info({ instance, boot: environment.KOSCHEI_BOOT, postgres: binaries.version }, 'the agent runs');
+}
+
+/** Outside Kubernetes there is nobody to tell; clients then find the primary by their own list of hosts. */
+async function routingApi(environment: Environment, pod: PodIdentity, log: Logger): Promise<RoutingApi> {
+  if (process.env.KUBERNETES_SERVICE_HOST === undefined) {
+    log.warn('not in a Kubernetes pod: no Service is pointed at the primary');
+    return { claim: async () => true, release: async () => undefined, setRole: async () => undefined };
+  }
+  const credentials = await inClusterCredentials(process.env);
+  const client = new KubeClient({ credentials, fieldManager: agentFieldManager });
+  return kubeRouting(client, environment.KOSCHEI_ENDPOINTSLICE_API, pod);
 }
 
 async function renewCertificates(log: Logger, renew: () => Promise<void>): Promise<void> {
