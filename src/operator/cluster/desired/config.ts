@@ -1,0 +1,31 @@
+import type { PgClusterSpec } from '../../../api/pgcluster.ts';
+import { type ConfigValue, defaultTiming } from '../../../dcs/index.ts';
+
+/** What the agents go by, but for its generation. */
+export const haConfig = (
+  spec: PgClusterSpec,
+  members: readonly string[],
+): Omit<ConfigValue, 'generation'> => ({
+  synchronous: spec.replicas.synchronous,
+  durability: spec.durability,
+  fencing: spec.failover.fencing,
+  timing: { ...defaultTiming, ttlMs: spec.failover.ttlSeconds * 1000 },
+  members: [...members].sort(),
+  parameters: { ...spec.postgres.parameters },
+  hba: [...(spec.postgres.hba ?? [])],
+  logLevel: spec.logLevel,
+});
+
+/** Whether a stored configuration says the same; its generation does not count. */
+export function sameConfig(stored: ConfigValue, wanted: Omit<ConfigValue, 'generation'>): boolean {
+  const { generation: _, ...rest } = stored;
+  return canonical(rest) === canonical(wanted);
+}
+
+/** JSON with sorted keys. */
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_, inner: unknown) =>
+    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );

@@ -1,0 +1,421 @@
+import {
+  annotation,
+  appSecretName,
+  caKey,
+  caSecretName,
+  finalizer,
+  instanceName,
+  leaderEndpointSliceName,
+  ordinalOf,
+  readWriteServiceName,
+} from '../../api/names.ts';
+import { instanceCount, type PgClusterStatus } from '../../api/pgcluster.ts';
+import {
+  type EndpointSlice,
+  type KubeObject,
+  resources,
+  type Secret,
+  type Service,
+} from '../../kube/index.ts';
+import { type Action, applied } from '../action.ts';
+import { operatorAnnotation } from '../annotations.ts';
+import { planDeletion } from './deletion.ts';
+import { agentAccess } from './desired/access.ts';
+import { haConfig, sameConfig } from './desired/config.ts';
+import { disruptionBudget } from './desired/disruption-budget.ts';
+import { pgInstance } from './desired/instances.ts';
+import { appSecret, authoritySecret, read, tlsNeeds, whyIssue } from './desired/secrets.ts';
+import { leaderSlice, services } from './desired/services.ts';
+import { judge } from './judgement.ts';
+import { membersOf, volumesOf } from './members.ts';
+import { nextStep, type Step, settingsOf } from './rollout.ts';
+import { chooseRemoval, mayDelete, ordinalsToAdd, type Removal } from './scale.ts';
+import { situationOf } from './situation.ts';
+import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
+import { refusedStatus, statusOf } from './status.ts';
+import { staleEndpoints } from './traffic.ts';
+
+export interface Plan {
+  readonly actions: readonly Action[];
+  /** Undefined: leave the status as it is. */
+  readonly status: PgClusterStatus | undefined;
+  /** Look again after this long, ms, though nothing may have changed. */
+  readonly requeueAfterMs?: number | undefined;
+}
+
+/** A switchover that was asked for is given this long before another one is. */
+const switchoverPatienceMs = 60_000;
+/** A new leader has this long to write itself into the slice before the operator takes the old one off: no race. */
+const stalePatienceMs = 5_000;
+/** How often an instance is restarted for the same settings. */
+const maxRestarts = 2;
+
+/** Compares what is wanted with what is there. Pure: the same snapshot always gives the same plan. */
+export function planCluster(snapshot: ClusterSnapshot): Plan {
+  const { cluster } = snapshot;
+  if (cluster.metadata.deletionTimestamp !== undefined) return planDeletion(snapshot);
+  const judgement = judge(snapshot);
+  const { spec } = judgement;
+  if (spec === undefined) return { actions: [], status: refusedStatus(snapshot, judgement) };
+
+  const identity = clusterIdOf(snapshot);
+  if (identity.kind === 'ambiguous') {
+    return { actions: [], status: refusedStatus(snapshot, judgement, identity.ids) };
+  }
+  const accepted: AcceptedCluster = {
+    metadata: cluster.metadata,
+    apiVersion: cluster.apiVersion,
+    kind: cluster.kind,
+    spec,
+    status: cluster.status,
+    clusterId: identity.id,
+  };
+  // Everything else carries the id: it is recorded before anything is made.
+  if (identity.kind !== 'recorded') {
+    return { actions: [], status: statusOf({ snapshot, accepted, judgement, situation: 'unknown' }) };
+  }
+  if (cluster.metadata.finalizers?.includes(finalizer) !== true) {
+    return {
+      actions: [{ do: 'add-finalizer', because: 'the volumes are dealt with before the PgCluster vanishes' }],
+      status: undefined,
+      requeueAfterMs: 0,
+    };
+  }
+
+  const situation = situationOf(snapshot);
+  const members = membersOf(snapshot);
+  const count = instanceCount(spec.replicas);
+  const view = snapshot.etcd.known ? snapshot.etcd.value.view : undefined;
+  const leaderKnown = members.some((member) => member.isLeader);
+  const removal: Removal =
+    situation === 'running'
+      ? chooseRemoval(members, count, leaderKnown, view?.config?.value)
+      : { kept: members, leaving: [], waiting: 0 };
+  const names = members.map((member) => member.name);
+  const step = stepOf(snapshot, accepted, removal);
+
+  const foundation = [
+    ...secrets(snapshot, accepted, names),
+    ...network(snapshot, accepted),
+    ...agentAccess(accepted, names).flatMap((object) =>
+      applied(object, found(snapshot, object), 'the agents need it'),
+    ),
+    ...budget(snapshot, accepted),
+  ];
+  const ready = tlsReady(snapshot, accepted);
+  const actions: Action[] = [
+    ...foundation,
+    ...(situation === 'fresh' || situation === 'running'
+      ? [
+          ...etcd(snapshot, accepted, removal, count),
+          ...(ready ? instances(snapshot, accepted, removal, situation, count) : []),
+          ...removals(snapshot, accepted, removal),
+          ...carryOut(snapshot, step),
+        ]
+      : []),
+    ...clearSlice(snapshot, accepted),
+  ];
+  return {
+    actions,
+    status: statusOf({ snapshot, accepted, judgement, situation, members, removal, step }),
+    requeueAfterMs: lookAgain(snapshot, step, removal),
+  };
+}
+
+/** The id of the cluster: the recorded one, that of volumes which an earlier PgCluster left, or a new one. */
+export function clusterIdOf(
+  snapshot: ClusterSnapshot,
+):
+  | { readonly kind: 'recorded' | 'adopted' | 'new'; readonly id: string }
+  | { readonly kind: 'ambiguous'; readonly ids: readonly string[] } {
+  const recorded = snapshot.cluster.status?.clusterId;
+  if (recorded !== undefined) return { kind: 'recorded', id: recorded };
+  const ids = [...new Set(volumesOf(snapshot).flatMap(({ clusterId }) => clusterId ?? []))].sort();
+  const [id, ...others] = ids;
+  if (others.length > 0) return { kind: 'ambiguous', ids };
+  return id === undefined ? { kind: 'new', id: snapshot.random.clusterId } : { kind: 'adopted', id };
+}
+
+const found = (snapshot: ClusterSnapshot, { kind, metadata }: KubeObject): KubeObject | undefined =>
+  snapshot.objects.get(`${kind}/${metadata.name}`);
+const secretOf = (snapshot: ClusterSnapshot, name: string): Secret | undefined =>
+  snapshot.objects.get(`Secret/${name}`) as Secret | undefined;
+
+function secrets(snapshot: ClusterSnapshot, cluster: AcceptedCluster, names: readonly string[]): Action[] {
+  const { name } = cluster.metadata;
+  const authority = secretOf(snapshot, caSecretName(name));
+  const certificate = read(authority, caKey.cert);
+  if (authority === undefined || certificate === undefined) {
+    return [
+      {
+        do: 'create-authority',
+        secret: authoritySecret(cluster),
+        commonName: `Koschei ${cluster.metadata.namespace}/${name}`.slice(0, 64),
+        because: 'the cluster has no certificate authority yet',
+      },
+    ];
+  }
+  const credentials = secretOf(snapshot, appSecretName(name));
+  const password = read(credentials, 'password');
+  const app = appSecret(cluster, password ?? snapshot.random.password, names, certificate);
+  return [
+    ...(password === undefined
+      ? [{ do: 'create', object: app, because: 'the application has no credentials yet' } as const]
+      : applied(app, credentials, 'the addresses of the cluster have changed')),
+    ...tlsNeeds(cluster).flatMap(({ secret, order }): Action[] => {
+      const issuer = order.authority === 'etcd' ? snapshot.etcdAuthority : certificate;
+      if (issuer === undefined) return [];
+      const why = whyIssue(secretOf(snapshot, secret.metadata.name), order, issuer, snapshot.now);
+      return why === undefined
+        ? []
+        : [{ do: 'issue', secret, order, because: `a certificate in ${secret.metadata.name}: ${why}` }];
+    }),
+  ];
+}
+
+/** Whether every Secret that pods mount is there; a pod that waits for one would start late. */
+function tlsReady(snapshot: ClusterSnapshot, cluster: AcceptedCluster): boolean {
+  return (
+    secretOf(snapshot, appSecretName(cluster.metadata.name)) !== undefined &&
+    tlsNeeds(cluster).every(({ secret }) => secretOf(snapshot, secret.metadata.name) !== undefined)
+  );
+}
+
+function network(snapshot: ClusterSnapshot, cluster: AcceptedCluster): Action[] {
+  const { name } = cluster.metadata;
+  const slice = snapshot.objects.get(`EndpointSlice/${leaderEndpointSliceName(name)}`);
+  const readWrite = snapshot.objects.get(`Service/${readWriteServiceName(name)}`);
+  return [
+    ...services(cluster).flatMap((object) =>
+      applied(object, found(snapshot, object), 'clients and instances find each other by it'),
+    ),
+    ...(slice !== undefined || readWrite === undefined
+      ? []
+      : [
+          {
+            do: 'create',
+            object: leaderSlice(cluster, readWrite as Service, snapshot.apis),
+            because: 'the leader writes itself into it',
+          } as const,
+        ]),
+  ];
+}
+
+function budget(snapshot: ClusterSnapshot, cluster: AcceptedCluster): Action[] {
+  const object = disruptionBudget(cluster, snapshot.apis);
+  return object === undefined
+    ? []
+    : applied(object, found(snapshot, object), 'drains take one instance at a time');
+}
+
+/** The cluster's own user in etcd, and the configuration that its agents go by. */
+function etcd(
+  snapshot: ClusterSnapshot,
+  cluster: AcceptedCluster,
+  removal: Removal,
+  count: number,
+): Action[] {
+  if (!snapshot.etcd.known) return [];
+  const { view, granted } = snapshot.etcd.value;
+  const grant: Action[] = granted
+    ? []
+    : [{ do: 'grant-etcd', because: 'the agents have no right to the state of the cluster yet' }];
+  // A value that cannot be read was written by a newer version: it is left alone.
+  if (view.invalid.some(({ key }) => key.endsWith('/config'))) return grant;
+  const name = cluster.metadata.name;
+  const coming = ordinalsToAdd(name, count, removal.kept, taken(snapshot), ownVolumes(snapshot, cluster));
+  const members = [
+    ...removal.kept.map((member) => member.name),
+    ...(removal.leaving.length > 0 ? [] : coming.map((ordinal) => instanceName(name, ordinal))),
+  ];
+  const wanted = haConfig(cluster.spec, members);
+  const present = view.config;
+  if (present !== undefined && sameConfig(present.value, wanted)) return grant;
+  return [
+    ...grant,
+    {
+      do: 'write-config',
+      value: { generation: (present?.value.generation ?? 0) + 1, ...wanted },
+      expect: present?.revision ?? '0',
+      because:
+        present === undefined ? 'the agents have no configuration yet' : 'the configuration has changed',
+    },
+  ];
+}
+
+const taken = (snapshot: ClusterSnapshot): Set<string> =>
+  new Set(snapshot.instances.map((instance) => instance.metadata.name));
+
+const ownVolumes = (snapshot: ClusterSnapshot, cluster: AcceptedCluster) =>
+  volumesOf(snapshot).filter((volume) => volume.clusterId === cluster.clusterId);
+
+function instances(
+  snapshot: ClusterSnapshot,
+  cluster: AcceptedCluster,
+  removal: Removal,
+  situation: 'fresh' | 'running',
+  count: number,
+): Action[] {
+  const { name } = cluster.metadata;
+  const { installation } = snapshot;
+  const members = [...removal.kept, ...removal.leaving];
+  const volumes = ownVolumes(snapshot, cluster);
+  const added = ordinalsToAdd(name, count, members, taken(snapshot), volumes);
+  let founder = situation === 'fresh' && !snapshot.instances.some((each) => each.spec.initMode === 'initdb');
+  return [
+    ...members.flatMap(({ instance }) =>
+      applied(
+        pgInstance(cluster, installation, instance.spec.ordinal, instance, instance.spec.initMode),
+        instance as KubeObject,
+        'the spec of the cluster has changed',
+      ),
+    ),
+    ...added.flatMap((ordinal): Action[] => {
+      const mode = founder ? 'initdb' : 'clone';
+      founder = false;
+      const object = pgInstance(cluster, installation, ordinal, undefined, mode);
+      const kept = volumes.find((volume) => volume.ordinal === ordinal);
+      return [
+        ...(kept?.released === true ? [release(kept.claim, null, 'its volume is used again')] : []),
+        {
+          do: 'apply',
+          object,
+          because:
+            mode === 'initdb'
+              ? 'the cluster begins with it'
+              : kept?.initialized === true
+                ? 'its volume is there'
+                : 'the spec asks for another standby',
+        },
+      ];
+    }),
+  ];
+}
+
+const release = (claim: KubeObject, at: string | null, because: string): Action => ({
+  do: 'annotate',
+  resource: resources.persistentVolumeClaims,
+  ref: claim.metadata,
+  annotations: { [operatorAnnotation.released]: at },
+  because,
+});
+
+function removals(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Removal): Action[] {
+  if (!snapshot.etcd.known) return [];
+  const config = snapshot.etcd.value.view.config?.value;
+  if (!mayDelete(removal, [...removal.kept, ...removal.leaving], config)) return [];
+  return removal.leaving.flatMap(({ name, instance, claim }): Action[] => [
+    ...(claim === undefined || claim.metadata.annotations?.[operatorAnnotation.released] !== undefined
+      ? []
+      : [release(claim, snapshot.now.toISOString(), 'its instance is removed; the data stay')]),
+    {
+      do: 'delete',
+      resource: resources.pgInstances,
+      ref: { namespace: cluster.metadata.namespace, name },
+      uid: instance.metadata.uid,
+      because: 'the spec asks for fewer standbys, and this one is missed least',
+    },
+  ]);
+}
+
+const restartKey = (name: string, settings: readonly string[], generation: number | undefined): string =>
+  `${name} ${[...settings].sort().join(',')} ${generation ?? 0}`;
+
+function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Removal): Step {
+  if (!snapshot.etcd.known) return { do: 'nothing' };
+  const { view } = snapshot.etcd.value;
+  const { requestedMsAgo, restarts } = snapshot.memory;
+  return nextStep({
+    members: removal.kept,
+    synchronous: cluster.spec.replicas.synchronous,
+    switchingOver:
+      view.request !== undefined || (requestedMsAgo !== undefined && requestedMsAgo < switchoverPatienceMs),
+    ordered: [...view.commands.keys()],
+    exhausted: removal.kept
+      .filter((member) => {
+        const key = restartKey(member.name, settingsOf(member), view.config?.value.generation);
+        return (restarts.get(key) ?? 0) >= maxRestarts;
+      })
+      .map((member) => member.name),
+  });
+}
+
+/** The key under which an executed restart is remembered. */
+export function restartMemory(snapshot: ClusterSnapshot, instance: string): string {
+  const view = snapshot.etcd.known ? snapshot.etcd.value.view : undefined;
+  const settings = view?.members.get(instance)?.value.pendingRestart?.settings ?? [];
+  return restartKey(instance, settings, view?.config?.value.generation);
+}
+
+function carryOut(snapshot: ClusterSnapshot, step: Step): Action[] {
+  const { cluster, random } = snapshot;
+  switch (step.do) {
+    case 'nothing':
+    case 'wait':
+      return [];
+    case 'replace-pod': {
+      const { pod } = step.member;
+      if (pod?.metadata.uid === undefined) return [];
+      const { namespace } = cluster.metadata;
+      return [
+        {
+          do: 'delete',
+          resource: resources.pods,
+          ref: { namespace, name: pod.metadata.name },
+          uid: pod.metadata.uid,
+          because: step.because,
+        },
+      ];
+    }
+    case 'restart':
+      return [
+        {
+          do: 'command',
+          instance: step.member.name,
+          value: { id: random.requestId, do: 'restart' },
+          because: step.because,
+        },
+      ];
+    case 'switchover':
+      return [
+        {
+          do: 'request',
+          value: { id: random.requestId, kind: 'switchover', to: step.to.name, by: 'koschei-operator' },
+          because: step.because,
+        },
+      ];
+  }
+}
+
+function clearSlice(snapshot: ClusterSnapshot, cluster: AcceptedCluster): Action[] {
+  const { name, namespace } = cluster.metadata;
+  const slice = snapshot.objects.get(`EndpointSlice/${leaderEndpointSliceName(name)}`) as
+    | EndpointSlice
+    | undefined;
+  const leader = snapshot.etcd.known ? snapshot.etcd.value.view.leader?.value : undefined;
+  const overdue = (snapshot.memory.staleForMs ?? 0) >= stalePatienceMs;
+  const stale = slice === undefined || !overdue ? [] : staleEndpoints(slice, snapshot.pods, leader);
+  const [first] = stale;
+  if (first === undefined) return [];
+  return [
+    {
+      do: 'clear-slice',
+      ref: { namespace, name: leaderEndpointSliceName(name) },
+      because: `traffic went nowhere: ${first.why}`,
+    },
+  ];
+}
+
+/** When to look again without an event: while something is under way whose end nothing tells. */
+function lookAgain(snapshot: ClusterSnapshot, step: Step, removal: Removal): number | undefined {
+  if (!snapshot.etcd.known) return 5_000;
+  if (step.do === 'wait' || removal.leaving.length > 0 || removal.waiting > 0) return 5_000;
+  return snapshot.memory.staleForMs === undefined ? undefined : stalePatienceMs;
+}
+
+/** The instance that a person named to go on with, if it is one of this cluster's. */
+export function adoptionDecision(snapshot: ClusterSnapshot): string | undefined {
+  const { annotations, name } = snapshot.cluster.metadata;
+  const named = annotations?.[annotation.adoptPrimary];
+  return named !== undefined && ordinalOf(name, named) !== undefined ? named : undefined;
+}

@@ -1,0 +1,481 @@
+import { z } from 'zod';
+import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
+import { instanceCount, type PgClusterStatus, type Phase, type VolumeReport } from '../../api/pgcluster.ts';
+import { operatorAnnotation } from '../annotations.ts';
+import { isGrown } from '../instance/desired/claims.ts';
+import { podSelector } from '../labels.ts';
+import { imageOf } from './desired/instances.ts';
+import type { Judgement } from './judgement.ts';
+import { type Member, volumesOf } from './members.ts';
+import type { Step } from './rollout.ts';
+import type { Removal } from './scale.ts';
+import type { Situation } from './situation.ts';
+import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
+
+export interface StatusInput {
+  readonly snapshot: ClusterSnapshot;
+  readonly accepted: AcceptedCluster;
+  readonly judgement: Judgement;
+  readonly situation: Situation;
+  readonly members?: readonly Member[];
+  readonly removal?: Removal;
+  readonly step?: Step;
+}
+
+/** A heartbeat is overdue for the eyes of people this long after the leader's time has run out, ms. */
+const overdueMs = 2_000;
+
+/** What is true about a cluster whose spec is accepted. What cannot be known at the moment stays as it was. */
+export function statusOf(input: StatusInput): PgClusterStatus {
+  const { snapshot, accepted, judgement, situation, members = [] } = input;
+  const before = snapshot.cluster.status ?? {};
+  const { spec } = accepted;
+  const view = snapshot.etcd.known ? snapshot.etcd.value.view : undefined;
+  const leader = view?.leader?.value;
+  const wanted = instanceCount(spec.replicas);
+  const readyInstances = members.filter((member) => member.ready).length;
+  const standbys = view === undefined ? undefined : syncStandbys(members);
+  const traits = traitsOf(input);
+  const { phase, conditions } = judgeState(input, traits);
+  const status: PgClusterStatus = {
+    ...before,
+    observedGeneration: snapshot.cluster.metadata.generation ?? 0,
+    clusterId: accepted.clusterId,
+    phase,
+    instances: members.length,
+    readyInstances,
+    ready: `${readyInstances}/${wanted}`,
+    asynchronousReplicas: Math.max(0, members.length - 1 - spec.replicas.synchronous),
+    selector: Object.entries(podSelector(accepted.metadata.name))
+      .map(([key, value]) => `${key}=${value}`)
+      .join(','),
+    currentImage: imageOf(spec, snapshot.installation),
+    acceptedSpec: spec as unknown as Record<string, unknown>,
+    conditions: withConditions(snapshot, [judgement.condition, ...conditions]),
+  };
+  if (leader !== undefined) {
+    status.term = leader.term;
+    status.timeline = leader.timeline;
+    if (leader.phase === 'leading') {
+      status.primary = leader.instance;
+      status.primaryDataId = leader.dataId;
+    }
+  }
+  if (standbys !== undefined) {
+    status.synchronousStandbys = standbys;
+    status.sync = standbys.join(',');
+  }
+  if (situation === 'lost') status.volumes = volumeReports(snapshot);
+  else if (situation !== 'unknown') delete status.volumes;
+  return status;
+}
+
+const syncStandbys = (members: readonly Member[]): string[] =>
+  members.filter((member) => member.isSync && !member.isLeader).map((member) => member.name);
+
+/** The status of a PgCluster about which nothing can be done. */
+export function refusedStatus(
+  snapshot: ClusterSnapshot,
+  judgement: Judgement,
+  ids?: readonly string[],
+): PgClusterStatus {
+  const before = snapshot.cluster.status ?? {};
+  const ambiguous: NewCondition[] =
+    ids === undefined
+      ? []
+      : [
+          {
+            type: 'Ready',
+            status: 'False',
+            reason: 'WaitingForDecision',
+            message: `There are volumes of ${ids.length} earlier clusters of this name (${ids.join(', ')}). Remove the volumes, or the label koschei.dev/cluster on those, that are not to be adopted`,
+          },
+        ];
+  return {
+    ...before,
+    observedGeneration: snapshot.cluster.metadata.generation ?? 0,
+    ...(ids === undefined ? {} : { phase: 'WaitingForDecision', volumes: volumeReports(snapshot) }),
+    conditions: withConditions(snapshot, [judgement.condition, ...ambiguous]),
+  };
+}
+
+export function deletingStatus(snapshot: ClusterSnapshot, condition: NewCondition): PgClusterStatus {
+  return {
+    ...snapshot.cluster.status,
+    phase: 'Deleting',
+    conditions: withConditions(snapshot, [condition]),
+  };
+}
+
+function withConditions(snapshot: ClusterSnapshot, conditions: readonly NewCondition[]): Condition[] {
+  const { generation } = snapshot.cluster.metadata;
+  return conditions.reduce<readonly Condition[]>(
+    (list, condition) =>
+      setCondition(
+        list,
+        {
+          ...condition,
+          message: condition.message.slice(0, 4096),
+          ...(generation === undefined ? {} : { observedGeneration: generation }),
+        },
+        snapshot.now,
+      ),
+    snapshot.cluster.status?.conditions ?? [],
+  ) as Condition[];
+}
+
+interface Traits {
+  readonly count: number;
+  readonly leader: Member | undefined;
+  readonly leaderReady: boolean;
+  readonly everReady: boolean;
+  readonly unwell: readonly Member[];
+  readonly confirming: number;
+  readonly wantedConfirming: number;
+}
+
+function traitsOf({ snapshot, accepted, members = [] }: StatusInput): Traits {
+  const { spec, status } = accepted;
+  const known = snapshot.etcd.known;
+  // Without etcd the last known primary is still the best guess: it goes on while its peers follow it.
+  const leader = known
+    ? members.find((member) => member.isLeader)
+    : members.find((member) => member.name === status?.primary);
+  const silent = snapshot.etcd.known ? snapshot.etcd.value.leaderSilentMs : 0;
+  return {
+    count: instanceCount(spec.replicas),
+    leader,
+    leaderReady: leader?.ready === true && silent < spec.failover.ttlSeconds * 1000 + overdueMs,
+    everReady: status?.phase !== undefined && status.phase !== 'Creating',
+    unwell: members.filter((member) => (known ? !member.healthy : !member.ready)),
+    confirming: syncStandbys(members).length,
+    wantedConfirming: spec.replicas.synchronous,
+  };
+}
+
+function judgeState(
+  input: StatusInput,
+  traits: Traits,
+): { readonly phase: Phase; readonly conditions: readonly NewCondition[] } {
+  const conditions = [
+    readyCondition(input, traits),
+    progressCondition(input, traits),
+    degradedCondition(input, traits),
+    syncCondition(input, traits),
+    etcdCondition(input),
+    volumesCondition(input),
+    settingsCondition(input),
+  ].flatMap((condition) => condition ?? []);
+  return { phase: phaseOf(input, traits), conditions };
+}
+
+function phaseOf({ snapshot, situation, members = [], step, removal }: StatusInput, traits: Traits): Phase {
+  if (situation === 'lost') return 'WaitingForDecision';
+  const whole = members.length === traits.count && traits.unwell.length === 0;
+  const inSync = traits.confirming >= Math.min(traits.wantedConfirming, members.length - 1);
+  if (!traits.everReady && !(traits.leaderReady && whole && inSync)) return 'Creating';
+  if (snapshot.etcd.known && snapshot.etcd.value.view.request !== undefined) return 'SwitchingOver';
+  if (!traits.leaderReady) return members.some((member) => member.ready) ? 'FailingOver' : 'Stopped';
+  if (step !== undefined && step.do !== 'nothing') return 'Updating';
+  if (removal !== undefined && removal.leaving.length + removal.waiting > 0) return 'Updating';
+  return whole && (inSync || situation === 'unknown') ? 'Running' : 'Degraded';
+}
+
+function readyCondition({ snapshot, situation }: StatusInput, traits: Traits): NewCondition {
+  const no = (reason: NewCondition['reason'], message: string): NewCondition => ({
+    type: 'Ready',
+    status: 'False',
+    reason,
+    message,
+  });
+  if (situation === 'lost') {
+    return no(
+      'WaitingForDecision',
+      `etcd knows nothing of this cluster, but it has data. Bring back the state in etcd, or choose the volume to go on with (status.volumes) by annotating the PgCluster with koschei.dev/adopt-primary=<instance>: commits that only other volumes hold are lost then`,
+    );
+  }
+  if (traits.leaderReady && traits.leader !== undefined) {
+    return {
+      type: 'Ready',
+      status: 'True',
+      reason: 'PrimaryReady',
+      message: `${traits.leader.name} is the primary and takes writes`,
+    };
+  }
+  if (!traits.everReady) return no('Creating', 'The first instance is being created');
+  if (!snapshot.etcd.known)
+    return no('Unknown', 'etcd cannot be asked who leads, and the last known primary is not ready');
+  const last = snapshot.etcd.value.view.leader?.value;
+  return no(
+    traits.leader === undefined ? 'FailingOver' : 'NoPrimary',
+    last === undefined
+      ? 'No instance has ever led'
+      : traits.leader === undefined
+        ? `${last.instance} led last (term ${last.term}) and has given up; a standby that may take over is awaited`
+        : `${last.instance} leads (term ${last.term}) but does not answer`,
+  );
+}
+
+function progressCondition(
+  { step, removal, members = [], situation, snapshot: { failure } }: StatusInput,
+  traits: Traits,
+): NewCondition {
+  const yes = (reason: NewCondition['reason'], message: string): NewCondition => ({
+    type: 'Progressing',
+    status: 'True',
+    reason,
+    message,
+  });
+  if (failure !== undefined && failure.reason !== 'name-taken') {
+    const reason = /exceeded quota|denied the request/.test(failure.message)
+      ? 'QuotaExceeded'
+      : failure.reason === 'forbidden'
+        ? 'Forbidden'
+        : 'KubernetesApiError';
+    return yes(reason, `${failure.object}: ${failure.message}. It is being tried again`);
+  }
+  if (situation !== 'unknown') {
+    if (removal !== undefined && removal.leaving.length > 0) {
+      return yes('ScalingDown', `${removal.leaving.map(({ name }) => name).join(', ')} is being removed`);
+    }
+    if (removal !== undefined && removal.waiting > 0) {
+      return yes(
+        'ScalingDown',
+        `${removal.waiting} more instances are to go, but only the primary and synchronous standbys are left to choose from, or nobody leads`,
+      );
+    }
+    if (step?.do === 'wait') return yes('Updating', `Waiting for ${step.for}`);
+    if (step?.do === 'switchover') return yes('SwitchingOver', `${step.to.name} takes over: ${step.because}`);
+    if (step?.do === 'replace-pod') return yes('Updating', `${step.member.name}: ${step.because}`);
+    if (step?.do === 'restart') return yes('Restarting', `${step.member.name}: ${step.because}`);
+    if (!traits.everReady && (members.length < traits.count || traits.unwell.length > 0)) {
+      return yes(
+        'Creating',
+        `Waiting for ${traits.unwell.map(({ name }) => name).join(', ') || 'instances'}`,
+      );
+    }
+    const filling = members.filter((member) => {
+      const marks = member.claim?.metadata.annotations;
+      return marks?.[operatorAnnotation.initialized] === undefined;
+    });
+    if (filling.length > 0)
+      return yes('ScalingUp', `${filling.map(({ name }) => name).join(', ')} is being filled`);
+  }
+  return { type: 'Progressing', status: 'False', reason: 'Stable', message: 'Nothing is being changed' };
+}
+
+function degradedCondition({ members = [] }: StatusInput, traits: Traits): NewCondition {
+  const missing = traits.count - members.length;
+  if (traits.unwell.length === 0 && missing <= 0) {
+    return {
+      type: 'Degraded',
+      status: 'False',
+      reason: 'AllInstancesReady',
+      message: 'Every instance works',
+    };
+  }
+  const reports = traits.unwell.map(({ name, instance, says }) => {
+    const ready = instance.status?.conditions?.find((each) => each.type === 'Ready');
+    const why = ready?.status === 'False' ? `${ready.reason}: ${ready.message}` : says?.problem?.message;
+    return why === undefined ? name : `${name} (${why})`;
+  });
+  const first = traits.unwell[0]?.instance.status?.conditions?.find((each) => each.type === 'Ready');
+  const specific = first?.status === 'False' ? toReason(first.reason) : undefined;
+  return {
+    type: 'Degraded',
+    status: 'True',
+    reason: specific ?? 'InstancesNotReady',
+    message: [
+      ...(reports.length === 0 ? [] : [`Not working: ${reports.join('; ')}`]),
+      ...(missing > 0 ? [`${missing} instances are still to be made`] : []),
+    ].join('. '),
+  };
+}
+
+/** Reasons that say more about a cluster than that an instance does not work. */
+const telling: readonly NewCondition['reason'][] = [
+  'ImagePullFailed',
+  'NoPostgresInImage',
+  'InitFailed',
+  'WaitingForNode',
+  'WaitingForScheduling',
+  'CrashLooping',
+  'DiskFull',
+  'DiskStalled',
+  'SecretMissing',
+  'QuotaExceeded',
+  'VolumeNotBound',
+  'VolumeLost',
+];
+const toReason = (reason: string): NewCondition['reason'] | undefined =>
+  telling.find((each) => each === reason);
+
+function syncCondition(
+  { snapshot, accepted, members = [] }: StatusInput,
+  traits: Traits,
+): NewCondition | undefined {
+  const { spec } = accepted;
+  const say = (
+    status: NewCondition['status'],
+    reason: NewCondition['reason'],
+    message: string,
+  ): NewCondition => ({ type: 'SynchronousReplication', status, reason, message });
+  if (spec.replicas.synchronous === 0) {
+    return say(
+      'True',
+      'NotRequested',
+      'The spec asks for no synchronous standby: a failover may lose the last commits',
+    );
+  }
+  if (!snapshot.etcd.known) return undefined;
+  const problem = traits.leader?.says?.syncProblem;
+  if (traits.confirming < traits.wantedConfirming) {
+    const missing = `${traits.confirming} of ${traits.wantedConfirming} synchronous standbys`;
+    return spec.durability === 'required'
+      ? say('False', 'WaitingForStandby', problem?.message ?? `${missing}: commits wait until there are more`)
+      : say('False', 'DegradedToAsync', problem?.message ?? `${missing}: commits do not wait for more`);
+  }
+  const leaderNode = traits.leader?.pod?.spec?.nodeName;
+  const beside = members.filter(
+    (member) =>
+      member.isSync &&
+      !member.isLeader &&
+      leaderNode !== undefined &&
+      member.pod?.spec?.nodeName === leaderNode,
+  );
+  if (beside.length > 0 && beside.length === traits.confirming) {
+    return say(
+      'True',
+      'SyncOnSameNode',
+      `${beside.map(({ name }) => name).join(', ')} confirm commits from the primary's own node ${leaderNode}: if that node is lost, acknowledged commits may be lost with it`,
+    );
+  }
+  if (spec.durability === 'required' && spec.replicas.asynchronous === 0) {
+    return say(
+      'True',
+      'NoSpareForSync',
+      'Every standby is synchronous: when one fails, commits wait until it is back. Add an asynchronous one (spec.replicas.asynchronous)',
+    );
+  }
+  return say('True', 'InSync', `${traits.confirming} synchronous standbys confirm every commit`);
+}
+
+function etcdCondition({ snapshot, situation }: StatusInput): NewCondition {
+  const type = 'EtcdReachable';
+  if (!snapshot.etcd.known) {
+    const { reason, message } = snapshot.etcd;
+    return {
+      type,
+      status: 'False',
+      reason,
+      message: `${message}. The primary goes on as long as its standbys follow it; nothing is changed until etcd is back`,
+    };
+  }
+  if (situation === 'lost') {
+    return {
+      type,
+      status: 'False',
+      reason: 'EtcdStateLost',
+      message: 'etcd answers, but holds no state of this cluster',
+    };
+  }
+  return { type, status: 'True', reason: 'EtcdHealthy', message: 'etcd answers' };
+}
+
+function volumesCondition({ members = [] }: StatusInput): NewCondition | undefined {
+  const claims = members.flatMap(({ claim }) => claim ?? []);
+  if (claims.length === 0) return undefined;
+  const type = 'VolumesBound';
+  const reported = members
+    .flatMap(({ instance }) => instance.status?.conditions ?? [])
+    .find((each) => each.type === type && each.status === 'False' && each.reason !== 'VolumeNotBound');
+  if (reported !== undefined) {
+    return {
+      type,
+      status: 'False',
+      reason: reported.reason as NewCondition['reason'],
+      message: reported.message,
+    };
+  }
+  const unbound = claims
+    .filter((claim) => claim.status?.phase !== 'Bound')
+    .map((claim) => claim.metadata.name);
+  if (unbound.length > 0) {
+    return { type, status: 'False', reason: 'VolumeNotBound', message: `Not bound: ${unbound.join(', ')}` };
+  }
+  const growing = claims.filter((claim) => !isGrown(claim)).map((claim) => claim.metadata.name);
+  if (growing.length > 0) {
+    return { type, status: 'False', reason: 'Resizing', message: `Growing: ${growing.join(', ')}` };
+  }
+  return { type, status: 'True', reason: 'AllBound', message: 'Every volume is bound' };
+}
+
+function settingsCondition({ snapshot, members = [] }: StatusInput): NewCondition | undefined {
+  if (!snapshot.etcd.known) return undefined;
+  const config = snapshot.etcd.value.view.config?.value;
+  if (config === undefined) return undefined;
+  const type = 'SettingsApplied';
+  for (const { name, says } of members) {
+    const { reason } = says?.problem ?? {};
+    if (reason === 'UnknownParameter' || reason === 'SettingOverridden') {
+      return { type, status: 'False', reason, message: `${name}: ${says?.problem?.message ?? ''}` };
+    }
+  }
+  const pending = members.filter(({ says }) => (says?.pendingRestart?.settings.length ?? 0) > 0);
+  if (pending.length > 0) {
+    return {
+      type,
+      status: 'False',
+      reason: 'RestartPending',
+      message: pending
+        .map(({ name, says }) => `${name}: ${says?.pendingRestart?.settings.join(', ')}`)
+        .join('; '),
+    };
+  }
+  const behind = members.filter(({ says }) => says?.configGeneration !== config.generation);
+  if (behind.length > 0) {
+    return {
+      type,
+      status: 'Unknown',
+      reason: 'Unknown',
+      message: `Not yet known of ${behind.map(({ name }) => name).join(', ')}`,
+    };
+  }
+  return { type, status: 'True', reason: 'AllApplied', message: 'Every setting is in force' };
+}
+
+const lastSeen = z.object({
+  dataId: z.string().optional(),
+  timeline: z.int().optional(),
+  lsn: z.string().optional(),
+  role: z.string().optional(),
+});
+
+/** What a person needs to choose a volume by. */
+function volumeReports(snapshot: ClusterSnapshot): VolumeReport[] {
+  return volumesOf(snapshot)
+    .filter((volume) => volume.initialized)
+    .map(({ instance, claim }) => {
+      const seen = readLastSeen(claim.metadata.annotations?.[operatorAnnotation.lastSeen]);
+      return {
+        instance,
+        ...(seen?.dataId === undefined ? {} : { dataId: seen.dataId }),
+        ...(seen?.timeline === undefined ? {} : { timeline: seen.timeline }),
+        ...(seen?.lsn === undefined ? {} : { lsn: seen.lsn }),
+        note:
+          seen === undefined
+            ? 'how far its data go is not known'
+            : `was ${seen.role === 'primary' ? 'the primary' : 'a standby'} when the cluster was stopped; how far its data go was noted then`,
+      };
+    })
+    .sort((a, b) => (a.instance < b.instance ? -1 : 1));
+}
+
+function readLastSeen(text: string | undefined): z.infer<typeof lastSeen> | undefined {
+  if (text === undefined) return undefined;
+  try {
+    return lastSeen.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,103 @@
+import {
+  EtcdRoleExistsError,
+  EtcdRoleNotFoundError,
+  EtcdUserExistsError,
+  EtcdUserNotFoundError,
+} from 'etcd3';
+import type { Etcd } from '../../dcs/index.ts';
+
+/**
+ * Users of the managed etcd. Each is known by the common name of its client certificate; there are no passwords,
+ * because the tokens that etcd gives for them expire in the middle of things.
+ */
+
+/** The user that may do everything; the name is etcd's own. */
+export const rootUser = 'root';
+
+const timeoutMs = 5_000;
+const limit = () => ({ deadline: Date.now() + timeoutMs });
+
+/** The end of the range of all keys that begin with `prefix` (etcd API: range_end = prefix + 1). */
+function prefixEnd(prefix: string): Buffer {
+  const end = Buffer.from(prefix);
+  end.writeUInt8(end.readUInt8(end.length - 1) + 1, end.length - 1);
+  return end;
+}
+
+/**
+ * Turns authentication on, with the user `root`. Does nothing when it is on. Without it every holder of a certificate
+ * could change the state of every cluster.
+ */
+export async function enableAuthentication(etcd: Etcd): Promise<void> {
+  const { auth } = etcd.administration;
+  const roles = await rolesOf(etcd, rootUser);
+  if (roles === undefined) {
+    await unless(
+      auth.userAdd({ name: rootUser, options: { no_password: true } }, limit()),
+      EtcdUserExistsError,
+    );
+  }
+  if (roles?.includes(rootUser) !== true)
+    await auth.userGrantRole({ user: rootUser, role: rootUser }, limit());
+  await auth.authEnable(limit());
+}
+
+/**
+ * Gives `user` the right to read and write the keys below `prefix`, and no other. Writes nothing when it has it: each
+ * change of users makes requests in flight fail with "auth: old revision".
+ */
+export async function grantPrefix(etcd: Etcd, user: string, prefix: string): Promise<void> {
+  const { auth } = etcd.administration;
+  const permissions = await auth.roleGet({ role: user }, limit()).then(
+    (answer) => answer.perm,
+    (error: unknown) => ifMissing(error, EtcdRoleNotFoundError),
+  );
+  if (permissions === undefined) {
+    await unless(auth.roleAdd({ name: user }, limit()), EtcdRoleExistsError);
+  }
+  const key = Buffer.from(prefix);
+  if (permissions?.some((permission) => key.equals(permission.key)) !== true) {
+    await auth.roleGrantPermission(
+      { name: user, perm: { permType: 'Readwrite', key, range_end: prefixEnd(prefix) } },
+      limit(),
+    );
+  }
+  const roles = await rolesOf(etcd, user);
+  if (roles === undefined) {
+    await unless(auth.userAdd({ name: user, options: { no_password: true } }, limit()), EtcdUserExistsError);
+  }
+  if (roles?.includes(user) !== true) await auth.userGrantRole({ user, role: user }, limit());
+}
+
+/** Removes everything below `prefix` and the user that it belonged to. */
+export async function forgetPrefix(etcd: Etcd, user: string | undefined, prefix: string): Promise<void> {
+  await etcd.transact([], [{ op: 'deletePrefix', key: prefix }]);
+  if (user === undefined) return;
+  const { auth } = etcd.administration;
+  await unless(auth.userDelete({ name: user }, limit()), EtcdUserNotFoundError);
+  await unless(auth.roleDelete({ role: user }, limit()), EtcdRoleNotFoundError);
+}
+
+async function rolesOf(etcd: Etcd, user: string): Promise<string[] | undefined> {
+  try {
+    return (await etcd.administration.auth.userGet({ name: user }, limit())).roles;
+  } catch (error) {
+    return ifMissing(error, EtcdUserNotFoundError);
+  }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: any class of errors
+type ErrorClass = new (...args: any[]) => Error;
+
+function ifMissing(error: unknown, missing: ErrorClass): undefined {
+  if (error instanceof missing) return undefined;
+  throw error;
+}
+
+async function unless(work: Promise<unknown>, expected: ErrorClass): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!(error instanceof expected)) throw error;
+  }
+}

@@ -1,0 +1,170 @@
+import { dataClaimName, initJobName, podName, walClaimName } from '../../api/names.ts';
+import { PgClusterStatus } from '../../api/pgcluster.ts';
+import { PgInstance, type PgInstanceStatus } from '../../api/pginstance.ts';
+import {
+  type ChosenApis,
+  type Clock,
+  type EventRecorder,
+  isConflict,
+  type KubeClient,
+  type KubeObject,
+  type Node,
+  type Reconcile,
+  resources,
+} from '../../kube/index.ts';
+import { actionKey } from '../action.ts';
+import { operatorAnnotation } from '../annotations.ts';
+import type { Caches } from '../caches.ts';
+import { isPodReady } from '../cluster/members.ts';
+import type { EtcdAccess } from '../etcd/access.ts';
+import { eventOfAction, eventsOfChange } from '../events.ts';
+import { ActionError, executeOnKube, type KubeAction, subjectOf } from '../execute.ts';
+import { failureOf } from '../failure.ts';
+import { componentLabel } from '../labels.ts';
+import { mergePatchOf } from '../status-patch.ts';
+import { planInstance } from './plan.ts';
+import type { Failure, InstanceSnapshot, NodeFacts } from './snapshot.ts';
+
+export interface InstanceControllerOptions {
+  readonly client: KubeClient;
+  readonly caches: Caches;
+  readonly etcd: EtcdAccess;
+  readonly events: EventRecorder;
+  readonly apis: ChosenApis;
+  readonly clock: Clock;
+}
+
+interface Remembered {
+  lagChangedAt: number | undefined;
+  failure: Failure | undefined;
+}
+
+/** Reconciles PgInstances: volume, init Job, StatefulSet, status. */
+export function instanceReconciler(options: InstanceControllerOptions): Reconcile {
+  const { client, caches, events, clock } = options;
+  const memories = new Map<string, Remembered>();
+  return async (key, { signal, log }) => {
+    const name = `${key.namespace}/${key.name}`;
+    const object = caches.instances.store.get(name);
+    if (object === undefined) {
+      memories.delete(name);
+      return {};
+    }
+    const memory = memories.get(name) ?? { lagChangedAt: undefined, failure: undefined };
+    memories.set(name, memory);
+    const instance = PgInstance.parse(object);
+    const snapshot = await observe(options, instance, memory, signal);
+    // Right after a start: the cluster's controller is about to ask etcd, and then this is called again.
+    if (!snapshot.etcd.known && snapshot.etcd.reason === 'Unknown') return { requeueAfterMs: 1_000 };
+    const plan = planInstance(snapshot);
+    let { status } = plan;
+    let failed: ActionError | undefined;
+    for (const action of plan.actions) {
+      log.info({ action: actionKey(action), because: action.because }, 'acting');
+      try {
+        const outcome = await executeOnKube(
+          client,
+          action as KubeAction,
+          foundObject(snapshot, action as KubeAction),
+          signal,
+        );
+        if (outcome === 'conflict') return { requeueAfterMs: 200 };
+      } catch (cause) {
+        if (isConflict(cause)) throw cause;
+        failed = new ActionError(subjectOf(action), cause);
+        break;
+      }
+      const note = eventOfAction(action);
+      if (note !== undefined) events.record(object, note);
+    }
+    memory.failure = failed === undefined ? undefined : failureOf(failed);
+    if (failed !== undefined) status = planInstance({ ...snapshot, failure: memory.failure }).status;
+    if (status !== undefined) {
+      if (status.lag !== instance.status?.lag) memory.lagChangedAt = clock.monotonic();
+      await writeStatus(options, object, status, signal);
+    }
+    if (failed !== undefined) throw failed;
+    return { requeueAfterMs: plan.requeueAfterMs };
+  };
+}
+
+async function observe(
+  { client, caches, etcd, apis, clock }: InstanceControllerOptions,
+  instance: PgInstance,
+  memory: Remembered,
+  signal: AbortSignal,
+): Promise<InstanceSnapshot> {
+  const { namespace, name } = instance.metadata;
+  const key = (each: string) => `${namespace}/${each}`;
+  const pods = caches.podsOfInstance(key(name));
+  const pod = pods.find((each) => each.metadata.name === podName(name));
+  const data = caches.claims.store.get(key(dataClaimName(name)));
+  const cluster = key(instance.spec.cluster);
+  const ready = pod !== undefined && isPodReady(pod);
+  const tied = pod?.spec?.nodeName ?? data?.metadata.annotations?.['volume.kubernetes.io/selected-node'];
+  return {
+    now: new Date(clock.now()),
+    instance,
+    claims: { data, wal: caches.claims.store.get(key(walClaimName(name))) },
+    job: caches.jobs.store.get(key(initJobName(name))),
+    statefulSet: caches.statefulSets.store.get(key(name)),
+    pod,
+    initPods: pods.filter((each) => each.metadata.labels?.[componentLabel] === 'init'),
+    etcd: etcd.peek(cluster),
+    clusterHasLived: hasLived(caches, instance),
+    node:
+      ready || tied === undefined
+        ? undefined
+        : nodeFacts(tied, await client.find(resources.nodes, { name: tied }, { signal })),
+    apis,
+    lagChangedMsAgo: memory.lagChangedAt === undefined ? undefined : clock.monotonic() - memory.lagChangedAt,
+    failure: memory.failure,
+  };
+}
+
+/** Whether the cluster has ever had a leader, or has data on another volume. */
+function hasLived(caches: Caches, instance: PgInstance): boolean {
+  const key = `${instance.metadata.namespace}/${instance.spec.cluster}`;
+  const cluster = caches.clusters.store.get(key);
+  const status = PgClusterStatus.safeParse(
+    cluster === undefined ? {} : (Reflect.get(cluster, 'status') ?? {}),
+  );
+  const filled = caches
+    .claimsOf(key)
+    .some((claim) => claim.metadata.annotations?.[operatorAnnotation.initialized] !== undefined);
+  // A status that cannot be read must not pass for that of a new cluster.
+  return filled || !status.success || status.data.term !== undefined;
+}
+
+function nodeFacts(name: string, node: Node | undefined): NodeFacts {
+  if (node === undefined) return { name, state: 'gone' };
+  const ready = node.status?.conditions?.find((each) => each.type === 'Ready');
+  return { name, state: ready?.status === 'True' ? 'ready' : 'not-ready' };
+}
+
+function foundObject(snapshot: InstanceSnapshot, action: KubeAction): KubeObject | undefined {
+  if (action.do !== 'apply') return undefined;
+  const { claims, statefulSet } = snapshot;
+  return [claims.data, claims.wal, statefulSet].find(
+    (each) => each?.kind === action.object.kind && each.metadata.name === action.object.metadata.name,
+  );
+}
+
+async function writeStatus(
+  { client, events }: InstanceControllerOptions,
+  object: KubeObject,
+  status: PgInstanceStatus,
+  signal: AbortSignal,
+): Promise<void> {
+  const before = (Reflect.get(object, 'status') ?? {}) as PgInstanceStatus;
+  const patch = mergePatchOf(before, status);
+  if (patch === undefined) return;
+  const { resourceVersion } = object.metadata;
+  await client.patchStatus(resources.pgInstances, object.metadata, patch as object, {
+    signal,
+    ...(resourceVersion === undefined ? {} : { resourceVersion }),
+  });
+  for (const note of eventsOfChange({ conditions: before.conditions }, { conditions: status.conditions })) {
+    events.record(object, note);
+  }
+}
