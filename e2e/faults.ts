@@ -1,0 +1,82 @@
+import { podName } from '../src/api/names.ts';
+import { resources } from '../src/kube/index.ts';
+import { containerOf, kubectl } from './cluster/cluster.ts';
+import { docker } from './cluster/shell.ts';
+import { eventually, kubernetes } from './kubernetes.ts';
+import type { PostgresCluster } from './postgres-cluster.ts';
+
+/*
+ * What goes wrong in the tests, besides what `cluster/cluster.ts` can do to nodes. Each returns when the fault was
+ * there, in milliseconds since the epoch.
+ */
+
+/** Now, in milliseconds since the epoch with fractions, on a clock that does not jump. */
+export const now = (): number => performance.timeOrigin + performance.now();
+
+/** Deletes the pod of an instance without any grace, as `kubectl delete pod --grace-period=0 --force` does. */
+export async function killPod(cluster: PostgresCluster, instance: string): Promise<number> {
+  const { client } = await kubernetes();
+  const at = now();
+  await client.remove(
+    resources.pods,
+    { namespace: cluster.namespace, name: podName(instance) },
+    { gracePeriodSeconds: 0 },
+  );
+  return at;
+}
+
+/** `kill -9` of the postmaster, inside its container. */
+export async function killPostgres(cluster: PostgresCluster, instance: string): Promise<number> {
+  const script = 'date +%s%3N; kill -9 "$(head -n 1 /var/lib/koschei/pgdata/postmaster.pid)"';
+  return Number(await cluster.exec(instance, ['sh', '-c', script]));
+}
+
+/** `kill -9` of the first process of an instance's container, from its node: it needs no Kubernetes API. */
+export async function killContainer(
+  { namespace }: PostgresCluster,
+  instance: string,
+  node: string,
+): Promise<number> {
+  const script = `
+    for process in /proc/[0-9]*; do
+      [ "$(cat "$process/comm" 2>/dev/null)" = koschei-init ] || continue
+      tr '\\0' '\\n' < "$process/environ" | grep -qx KOSCHEI_INSTANCE=${instance} || continue
+      tr '\\0' '\\n' < "$process/environ" | grep -qx KOSCHEI_NAMESPACE=${namespace} || continue
+      date +%s%3N; kill -9 "\${process#/proc/}"; exit
+    done; exit 1`;
+  return Number(await docker(['exec', containerOf(node), 'sh', '-c', script]));
+}
+
+/** `kubectl drain` as an administrator does it. */
+export async function drain(node: string): Promise<number> {
+  const at = now();
+  await kubectl(['drain', node, '--ignore-daemonsets', '--delete-emptydir-data', '--timeout=120s']);
+  return at;
+}
+
+export async function uncordon(node: string): Promise<void> {
+  await kubectl(['uncordon', node]);
+}
+
+const operator = ['-n', 'koschei-system', '-l', 'app.kubernetes.io/component=operator'] as const;
+
+/** Stops all replicas of the operator and waits until they are gone. */
+export async function stopOperator(): Promise<void> {
+  await kubectl(['-n', 'koschei-system', 'scale', 'deployment/koschei-operator', '--replicas=0']);
+  await eventually('the operator to be gone', 60_000, async () => {
+    return (await kubectl(['get', 'pods', ...operator, '-o', 'name'])).trim() === '';
+  });
+}
+
+/** Starts the operator again and waits until it is ready. */
+export async function startOperator(): Promise<void> {
+  await kubectl(['-n', 'koschei-system', 'scale', 'deployment/koschei-operator', '--replicas=2']);
+  await kubectl([
+    '-n',
+    'koschei-system',
+    'rollout',
+    'status',
+    'deployment/koschei-operator',
+    '--timeout=90s',
+  ]);
+}
