@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { managedEtcd } from './etcd/managed.ts';
 
 const list = z.string().transform((text) =>
   text
@@ -12,17 +13,15 @@ const schema = z.object({
   KOSCHEI_NAMESPACE: z.string().min(1).default('koschei-system'),
   /** Name of this replica in the Lease. */
   KOSCHEI_POD_NAME: z.string().min(1).default('koschei-operator'),
-  /** The operator's own image, which new instances get as the image of their agent. */
-  KOSCHEI_IMAGE: z.string().min(1),
+  /** Image that new instances get as that of their agent. */
+  KOSCHEI_IMAGE: z.string().min(1).optional(),
   /** Image of Postgres for clusters that name none; `{version}` is replaced by the major version. */
   KOSCHEI_POSTGRES_IMAGE_TEMPLATE: z
     .string()
     .refine((text) => text.includes('{version}'), 'expected an image name with {version} in it')
     .default('docker.io/library/postgres:{version}'),
   /** Client URLs of the managed etcd, separated by commas. */
-  KOSCHEI_ETCD_ENDPOINTS: list
-    .pipe(z.array(z.url({ protocol: /^https?$/ })).min(1))
-    .default([0, 1, 2].map((n) => `https://koschei-etcd-${n}.koschei-etcd.koschei-system.svc:2379`)),
+  KOSCHEI_ETCD_ENDPOINTS: list.pipe(z.array(z.url({ protocol: /^https?$/ })).min(1)).optional(),
   /** Port of `/healthz`, `/readyz` and `/metrics`. */
   KOSCHEI_HTTP_PORT: z.coerce.number().int().min(1).max(65535).default(8080),
   KOSCHEI_LOG_LEVEL: z.enum(['debug', 'info', 'warn']).default('info'),
@@ -31,7 +30,8 @@ const schema = z.object({
 export interface Environment {
   readonly namespace: string;
   readonly identity: string;
-  readonly agentImage: string;
+  /** Undefined: the image that the operator itself runs from. */
+  readonly agentImage: string | undefined;
   readonly postgresImageTemplate: string;
   readonly etcdEndpoints: readonly string[];
   readonly httpPort: number;
@@ -53,8 +53,15 @@ export function readEnvironment(env: Readonly<Record<string, string | undefined>
     identity: found.KOSCHEI_POD_NAME,
     agentImage: found.KOSCHEI_IMAGE,
     postgresImageTemplate: found.KOSCHEI_POSTGRES_IMAGE_TEMPLATE,
-    etcdEndpoints: found.KOSCHEI_ETCD_ENDPOINTS,
+    etcdEndpoints: found.KOSCHEI_ETCD_ENDPOINTS ?? installedEndpoints(found.KOSCHEI_NAMESPACE),
     httpPort: found.KOSCHEI_HTTP_PORT,
     logLevel: found.KOSCHEI_LOG_LEVEL,
   };
 }
+
+/** The etcd that `deploy/` installs beside the operator. */
+const installedEndpoints = (namespace: string): string[] =>
+  Array.from(
+    { length: managedEtcd.members },
+    (_, n) => `https://${managedEtcd.name}-${n}.${managedEtcd.name}.${namespace}.svc:2379`,
+  );

@@ -9,6 +9,7 @@ import {
   type KubeClient,
   type KubeMetrics,
   Manager,
+  resources,
   systemClock,
 } from '../kube/index.ts';
 import type { Logger } from '../log/logger.ts';
@@ -29,7 +30,7 @@ export interface OperatorOptions {
   readonly election?: boolean;
 }
 
-/** The CRDs are not installed. */
+/** Something that the operator needs in the cluster is not there. */
 export class NotInstalledError extends Error {
   override readonly name = 'NotInstalledError';
 }
@@ -74,7 +75,9 @@ export async function createOperator(options: OperatorOptions): Promise<Manager>
         instances.enqueue(`${metadata.namespace}/${metadata.name}`);
     },
   });
-  const { agentImage, postgresImageTemplate, etcdEndpoints } = environment;
+  const { postgresImageTemplate, etcdEndpoints } = environment;
+  const agentImage = environment.agentImage ?? (await ownImage(client, environment));
+  log.info({ agentImage, postgresImageTemplate, etcdEndpoints }, 'what new instances are made of');
   const common = { client, caches, etcd, events, apis, clock };
   const clusters = new Controller({
     name: 'cluster',
@@ -124,4 +127,14 @@ export async function createOperator(options: OperatorOptions): Promise<Manager>
       await client.close();
     },
   });
+}
+
+/** The image that this program was started from, according to its own pod. */
+async function ownImage(client: KubeClient, { namespace, identity }: Environment): Promise<string> {
+  const pod = await client.find(resources.pods, { namespace, name: identity });
+  const container = pod?.spec?.containers.find(({ name }) => name === 'operator');
+  if (container?.image !== undefined) return container.image;
+  throw new NotInstalledError(
+    `expected a pod ${namespace}/${identity} with a container "operator", found none; outside a pod, say the agent's image in KOSCHEI_IMAGE`,
+  );
 }

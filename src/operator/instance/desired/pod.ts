@@ -32,6 +32,7 @@ type Affinity = NonNullable<NonNullable<PodTemplate['spec']>['affinity']>;
 
 /** Where the operator's image keeps what the init container copies into the pod. */
 export const programsSource = '/opt/koschei';
+const programs = ['node', 'agent', 'proto', 'koschei-init'];
 
 /** Secrets are readable for owner and group: libpq and Postgres refuse keys that others may read. */
 const secretMode = 0o440;
@@ -72,7 +73,7 @@ export function podTemplate(options: PodOptions): PodTemplate {
         {
           name: 'programs',
           image: spec.agentImage,
-          command: ['cp', '-r', `${programsSource}/.`, `${path.programs}/`],
+          command: ['cp', '-r', ...programs.map((each) => `${programsSource}/${each}`), path.programs],
           volumeMounts: [{ name: 'programs', mountPath: path.programs }],
           ...shared,
         },
