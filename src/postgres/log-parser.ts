@@ -47,16 +47,20 @@ const additions: Readonly<Record<string, Part>> = {
 
 /**
  * Puts the lines of Postgres's stderr together to records: a message, its continuation lines (which begin with a tab)
- * and its DETAIL, HINT, CONTEXT and STATEMENT lines. Statements that mention a password are hidden.
+ * and its DETAIL, HINT, CONTEXT and STATEMENT lines. A record is emitted when the next begins, or `flushAfterMs` (default
+ * 50) later. Statements that mention a password are hidden.
  */
 export class PostgresLogParser {
   readonly #emit: (record: PostgresLogRecord) => void;
   #record: Writable<PostgresLogRecord> | undefined;
   #part: Part = 'message';
   #lastWait: string | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #flushAfterMs: number;
 
-  constructor(emit: (record: PostgresLogRecord) => void) {
+  constructor(emit: (record: PostgresLogRecord) => void, { flushAfterMs = 50 } = {}) {
     this.#emit = emit;
+    this.#flushAfterMs = flushAfterMs;
   }
 
   /** Takes one line without its newline. */
@@ -93,8 +97,9 @@ export class PostgresLogParser {
     });
   }
 
-  /** Emits what is still held: call it at the end and when no line has come for a while. */
+  /** Emits what is still held. */
   flush(): void {
+    clearTimeout(this.#timer);
     const record = this.#record;
     if (record === undefined) return;
     this.#record = undefined;
@@ -112,6 +117,7 @@ export class PostgresLogParser {
   #begin(record: PostgresLogRecord): void {
     this.#record = record;
     this.#part = 'message';
+    this.#timer = setTimeout(() => this.flush(), this.#flushAfterMs);
   }
 }
 

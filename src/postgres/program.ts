@@ -23,13 +23,13 @@ const outputLimit = 1 << 20;
  * Throws PostgresError `ProgramTimeout` after `timeoutMs`, `ProgramFailed` when it cannot be started or dies of a
  * signal, and the signal's reason when aborted; in each case the whole group has been killed and the program is gone.
  */
-export function runProgram(
+export async function runProgram(
   file: string,
   args: readonly string[],
   options: Limits & { input?: string; env?: NodeJS.ProcessEnv; cwd?: string } = {},
 ): Promise<ProgramResult> {
   options.signal?.throwIfAborted();
-  return new Promise((resolve, reject) => {
+  return await new Promise((resolve, reject) => {
     const child = spawn(file, args, {
       cwd: options.cwd ?? '/',
       env: { PATH: process.env.PATH, LC_ALL: 'C', ...options.env },

@@ -1,0 +1,177 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { postgresPaths } from './paths.ts';
+import { renderSettings, type SettingsSpec, synchronousStandbyNames, withoutSettings } from './settings.ts';
+import { hasStandbySignal, setStandbySignal, writeSettings } from './settings-files.ts';
+
+const gibibyte = 2 ** 30;
+const spec = (more: Partial<SettingsSpec> = {}): SettingsSpec => ({
+  paths: postgresPaths(),
+  major: 17,
+  clusterName: 'shop',
+  dataId: '00000000000000aa',
+  osUser: 'postgres',
+  parameters: {},
+  hba: [],
+  synchronousStandbys: [],
+  upstream: undefined,
+  upstreamSlot: undefined,
+  acceptClients: true,
+  ...more,
+});
+
+test('owned settings stand last and win over the user', () => {
+  const { files, owned } = renderSettings(
+    spec({
+      parameters: { fsync: 'off', Restart_After_Crash: true, work_mem: '7MB', 'pg_stat_statements.max': 5 },
+    }),
+  );
+  expect(files['postgresql.conf']).toMatch(/include 'user\.conf'\n(.*\n)*include 'koschei\.conf'\n$/);
+  expect(files['user.conf']).toContain("work_mem = '7MB'\n");
+  expect(files['user.conf']).toContain("pg_stat_statements.max = '5'\n");
+  expect(files['user.conf']).not.toMatch(/fsync|restart_after_crash/i);
+  expect(files['koschei.conf']).toContain("fsync = 'on'\n");
+  expect(owned).toMatchObject({ fsync: 'on', restart_after_crash: 'off', synchronous_standby_names: '' });
+});
+
+test('what the user may want more of', () => {
+  const wanted = {
+    max_connections: 300,
+    max_wal_senders: '20',
+    max_replication_slots: 4,
+    wal_level: 'logical',
+  };
+  expect(renderSettings(spec({ parameters: wanted })).owned).toMatchObject({
+    max_connections: '300',
+    max_wal_senders: '20',
+    max_replication_slots: '10',
+    wal_level: 'logical',
+  });
+  expect(renderSettings(spec({ parameters: { max_connections: '20' } })).owned.max_connections).toBe('20');
+});
+
+test('a standby takes the larger of the spec and its control file', () => {
+  const atLeast = {
+    max_connections: 200,
+    max_worker_processes: 4,
+    max_wal_senders: 12,
+    max_prepared_transactions: 5,
+    max_locks_per_transaction: 64,
+  };
+  expect(renderSettings(spec({ atLeast, parameters: { max_connections: 50 } })).owned).toMatchObject({
+    max_connections: '200',
+    max_worker_processes: '8',
+    max_wal_senders: '12',
+    max_prepared_transactions: '5',
+  });
+});
+
+test('ALTER SYSTEM is switched off where that exists', () => {
+  expect(renderSettings(spec()).owned.allow_alter_system).toBe('off');
+  expect(renderSettings(spec({ major: 16 })).owned).not.toHaveProperty('allow_alter_system');
+});
+
+test('sizes follow memory and volume, in the form in which Postgres shows them', () => {
+  const small = renderSettings(spec({ memoryBytes: gibibyte, walVolumeBytes: 2 * gibibyte }));
+  expect(small.files['user.conf']).toContain("shared_buffers = '256MB'\n");
+  expect(small.owned.max_slot_wal_keep_size).toBe('1GB');
+  const large = renderSettings(
+    spec({
+      memoryBytes: 64 * gibibyte,
+      walVolumeBytes: 1024 * gibibyte,
+      parameters: { shared_buffers: '1GB' },
+    }),
+  );
+  expect(large.files['user.conf']).toContain("shared_buffers = '1GB'\n");
+  expect(large.files['user.conf'].match(/shared_buffers/g)).toHaveLength(1);
+  expect(large.owned.max_slot_wal_keep_size).toBe('256GB');
+});
+
+test('a standby is told where to stream from without a name to resolve', () => {
+  const { owned } = renderSettings(
+    spec({
+      upstream: { host: 'shop-1-0.shop-pods.ns.svc', address: '10.0.0.7', port: 5432 },
+      upstreamSlot: 'k_00000000000000aa',
+    }),
+  );
+  expect(owned.primary_conninfo).toContain('host=shop-1-0.shop-pods.ns.svc hostaddr=10.0.0.7 port=5432');
+  expect(owned.primary_conninfo).toContain('sslmode=verify-full');
+  expect(owned.primary_conninfo).toContain('application_name=k_00000000000000aa');
+  expect(owned.primary_slot_name).toBe('k_00000000000000aa');
+  expect(renderSettings(spec()).owned.primary_conninfo).toBe('');
+});
+
+test('all named standbys are required', () => {
+  expect(synchronousStandbyNames([])).toBe('');
+  expect(synchronousStandbyNames(['k_a', 'k_b'])).toBe('FIRST 2 ("k_a", "k_b")');
+});
+
+test('values cannot break out of their line', () => {
+  const { files } = renderSettings(spec({ parameters: { search_path: `it's\nfsync = off\\` } }));
+  expect(files['user.conf']).toContain(`search_path = 'it''s\\012fsync = off\\\\'\n`);
+});
+
+test('parameters that cannot be are refused, all at once', () => {
+  const parameters = { 'a b': 1, include: 'x', synchronous_commit: 'off', fine: '1' };
+  expect(() => renderSettings(spec({ parameters }))).toThrow(
+    expect.objectContaining({
+      code: 'InvalidParameter',
+      found: expect.stringMatching(/a b.*include.*synchronous_commit/),
+    }),
+  );
+});
+
+test('access: ours first, then the user, or passwords over TLS; nobody while closed', () => {
+  const lines = (more: Partial<SettingsSpec>) =>
+    renderSettings(spec(more))
+      .files['pg_hba.conf'].split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'));
+  const open = lines({});
+  expect(open.at(-2)).toBe('hostssl all all all scram-sha-256');
+  const own = lines({ hba: ['hostssl app app 10.0.0.0/8 scram-sha-256'] });
+  expect(own.at(-1)).toBe('hostssl app app 10.0.0.0/8 scram-sha-256');
+  expect(own.slice(0, -1)).toEqual(open.slice(0, -2));
+  expect(open.findIndex((line) => /postgres all reject/.test(line))).toBeLessThan(open.length - 2);
+  expect(lines({ acceptClients: false, hba: ['host all all all trust'] }).join()).not.toContain('trust');
+});
+
+test('owned names disappear from postgresql.auto.conf, all else stays', () => {
+  const text = "# Do not edit\nwork_mem = '1MB'\n  Primary_Conninfo = 'x'\nrestart_after_crash='on'\n";
+  expect(withoutSettings(text, ['primary_conninfo', 'restart_after_crash'])).toBe(
+    "# Do not edit\nwork_mem = '1MB'\n",
+  );
+});
+
+test('files are written when they differ', async () => {
+  const paths = postgresPaths({ dataRoot: await mkdtemp(join(tmpdir(), 'koschei-')) });
+  try {
+    await mkdir(paths.pgdata);
+    await writeFile(join(paths.pgdata, 'postgresql.auto.conf'), "fsync = 'off'\nwork_mem = '1MB'\n");
+    const first = await writeSettings(paths, renderSettings(spec({ paths })));
+    expect(first).toEqual([
+      'user.conf',
+      'koschei.conf',
+      'pg_ident.conf',
+      'pg_hba.conf',
+      'postgresql.conf',
+      'postgresql.auto.conf',
+    ]);
+    expect(await readFile(join(paths.pgdata, 'postgresql.auto.conf'), 'utf8')).toBe("work_mem = '1MB'\n");
+    expect(await writeSettings(paths, renderSettings(spec({ paths })))).toEqual([]);
+    expect(await writeSettings(paths, renderSettings(spec({ paths, synchronousStandbys: ['k_x'] })))).toEqual(
+      ['koschei.conf'],
+    );
+    expect((await readdir(paths.pgdata)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+
+    expect(await hasStandbySignal(paths)).toBe(false);
+    await setStandbySignal(paths, true);
+    await setStandbySignal(paths, true);
+    expect(await hasStandbySignal(paths)).toBe(true);
+    await setStandbySignal(paths, false);
+    expect(await hasStandbySignal(paths)).toBe(false);
+  } finally {
+    await rm(paths.dataRoot, { recursive: true });
+  }
+});
