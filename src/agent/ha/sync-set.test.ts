@@ -1,0 +1,499 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { MemberRef, SyncValue } from '../../dcs/index.ts';
+import type { Observation, Walsender } from './facts.ts';
+import { placeholderName, replicationName } from './names.ts';
+import { type Candidate, type Joining, planSyncSet, type SyncSituation } from './sync-set.ts';
+
+const member = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });
+const [C, D, E] = [member(2), member(3), member(4)] as const;
+const name = (m: MemberRef) => replicationName(m.dataId);
+const names = (...members: MemberRef[]) => members.map(name);
+
+function stored(...members: MemberRef[]): SyncValue {
+  return { term: 1, mode: 'sync', names: members };
+}
+
+function candidate(m: MemberRef, change: Partial<Candidate> = {}): Candidate {
+  return { ...m, apart: true, ...change };
+}
+
+function walsender(m: MemberRef, change: Partial<Walsender> = {}): Walsender {
+  return { applicationName: name(m), state: 'streaming', syncPriority: 0, flushLsn: 100n, ...change };
+}
+
+function look(at: number, walsenders: readonly Walsender[], flushLsn = 100n): Observation {
+  return {
+    at,
+    inRecovery: false,
+    timeline: 1,
+    flushLsn,
+    walsenders,
+    commitWaitMs: 0,
+    pendingRestart: [],
+    overridden: [],
+  };
+}
+
+/** One synchronous standby is asked for and C is it; everything streams. */
+function situation(change: Partial<SyncSituation> = {}): SyncSituation {
+  return {
+    config: { synchronous: 1, durability: 'required' },
+    stored: stored(C),
+    names: names(C),
+    namesApplied: true,
+    observation: look(1_000, [walsender(C, { syncPriority: 1 }), walsender(D)]),
+    candidates: [candidate(C), candidate(D)],
+    joining: undefined,
+    waitProved: true,
+    ...change,
+  };
+}
+
+describe('a set that is as it should be', () => {
+  it('is left alone, however well others are placed', () => {
+    expect(planSyncSet(situation())).toEqual({ step: 'nothing' });
+  });
+
+  it('says so when every member runs on the node of the primary', () => {
+    expect(planSyncSet(situation({ candidates: [candidate(C, { apart: false })] }))).toMatchObject({
+      step: 'nothing',
+      problem: { reason: 'SyncOnSameNode' },
+    });
+  });
+});
+
+describe('adding', () => {
+  const empty = { stored: stored(), names: [placeholderName] };
+
+  it('names the new one first in Postgres, while etcd still names nobody', () => {
+    expect(planSyncSet(situation({ ...empty, observation: look(1_000, [walsender(D)]) }))).toMatchObject({
+      step: 'names',
+      names: names(D),
+      joining: { names: names(D) },
+    });
+  });
+
+  it('waits until Postgres has the names', () => {
+    const step = planSyncSet(
+      situation({ ...empty, names: names(D), namesApplied: false, observation: undefined }),
+    );
+    expect(step.step).toBe('nothing');
+  });
+
+  it('waits until every walsender shows its new priority', () => {
+    const s = situation({
+      names: names(D, C),
+      joining: { names: names(D, C) },
+      stored: stored(C),
+      config: { synchronous: 2, durability: 'required' },
+    });
+    const at = (c: number, d: number) =>
+      planSyncSet({
+        ...s,
+        observation: look(1_000, [walsender(C, { syncPriority: c }), walsender(D, { syncPriority: d })]),
+      });
+    expect(at(1, 1)).toMatchObject({ step: 'nothing' });
+    expect(at(2, 0)).toMatchObject({ step: 'nothing' });
+    expect(at(2, 1)).toEqual({ step: 'remember', joining: { names: names(D, C), settledAt: 1_000 } });
+  });
+
+  it('counts a walsender that catches up: it may stream before it has reloaded', () => {
+    const step = planSyncSet(
+      situation({
+        names: names(D, C),
+        joining: { names: names(D, C) },
+        config: { synchronous: 1, durability: 'required' },
+        candidates: [candidate(D)],
+        observation: look(1_000, [
+          walsender(C, { state: 'catchup', syncPriority: 1 }),
+          walsender(D, { syncPriority: 1 }),
+        ]),
+      }),
+    );
+    expect(step.step).toBe('nothing');
+  });
+
+  it('does not wait for a base backup, which has no priority', () => {
+    const backup = { applicationName: 'pg_basebackup', state: 'backup', syncPriority: 0 };
+    const step = planSyncSet(
+      situation({
+        ...empty,
+        names: names(D),
+        joining: { names: names(D) },
+        observation: look(1_000, [walsender(D, { syncPriority: 1 }), backup]),
+      }),
+    );
+    expect(step.step).toBe('remember');
+  });
+
+  it('takes its target from a look that came after the settled one', () => {
+    const s = situation({ ...empty, names: names(D), joining: { names: names(D), settledAt: 1_000 } });
+    const settled = [walsender(D, { syncPriority: 1 })];
+    expect(planSyncSet({ ...s, observation: look(1_000, settled, 200n) }).step).toBe('nothing');
+    expect(planSyncSet({ ...s, observation: look(1_040, settled, 200n) })).toEqual({
+      step: 'remember',
+      joining: { names: names(D), settledAt: 1_000, target: 200n },
+    });
+  });
+
+  it('writes etcd only when the flush of the new one has reached the target', () => {
+    const s = situation({
+      ...empty,
+      names: names(D),
+      joining: { names: names(D), settledAt: 1_000, target: 200n },
+    });
+    const flushed = (lsn: bigint) =>
+      planSyncSet({
+        ...s,
+        observation: look(1_080, [walsender(D, { syncPriority: 1, flushLsn: lsn })], 900n),
+      });
+    expect(flushed(199n).step).toBe('nothing');
+    expect(flushed(200n)).toMatchObject({ step: 'store', mode: 'sync', members: [D] });
+  });
+
+  it('confirms two at once when two are missing, each of them', () => {
+    const s = situation({
+      ...empty,
+      config: { synchronous: 2, durability: 'required' },
+      names: names(C, D),
+      joining: { names: names(C, D), settledAt: 1_000, target: 200n },
+    });
+    const flushed = (c: bigint, d: bigint) =>
+      planSyncSet({
+        ...s,
+        observation: look(1_080, [
+          walsender(C, { syncPriority: 1, flushLsn: c }),
+          walsender(D, { syncPriority: 2, flushLsn: d }),
+        ]),
+      });
+    expect(flushed(300n, 100n).step).toBe('nothing');
+    expect(flushed(300n, 300n)).toMatchObject({ step: 'store', members: [C, D] });
+  });
+
+  it('begins anew when the names are others than those that had settled', () => {
+    const step = planSyncSet(
+      situation({
+        ...empty,
+        names: names(D),
+        joining: { names: names(E), settledAt: 10, target: 1n },
+        observation: look(1_000, [walsender(D, { syncPriority: 1 })]),
+      }),
+    );
+    expect(step).toEqual({ step: 'remember', joining: { names: names(D), settledAt: 1_000 } });
+  });
+});
+
+describe('coming from a setting under which no commit waits', () => {
+  const s = situation({ stored: stored(), names: [], waitProved: false });
+
+  it('first makes commits wait for nobody', () => {
+    expect(planSyncSet(s)).toMatchObject({ step: 'names', names: [placeholderName] });
+  });
+
+  it('then sees one wait', () => {
+    expect(planSyncSet({ ...s, names: [placeholderName] })).toMatchObject({ step: 'prove-wait' });
+    expect(planSyncSet({ ...s, names: [placeholderName], namesApplied: false }).step).toBe('nothing');
+  });
+
+  it('then adds', () => {
+    expect(planSyncSet({ ...s, names: [placeholderName], waitProved: true })).toMatchObject({
+      step: 'names',
+      names: names(C),
+    });
+  });
+
+  it('never takes the placeholder away before the proof, even if nobody is to be added', () => {
+    const taken = situation({ names: [placeholderName, ...names(C)], waitProved: false });
+    expect(planSyncSet(taken)).toMatchObject({ step: 'prove-wait' });
+    expect(planSyncSet({ ...taken, waitProved: true })).toMatchObject({ step: 'names', names: names(C) });
+    expect(planSyncSet({ ...taken, names: [placeholderName] })).toMatchObject({
+      step: 'names',
+      names: [placeholderName, ...names(C)],
+    });
+  });
+
+  it('proves with the placeholder in place: a quick standby would hide the wait', () => {
+    expect(planSyncSet(situation({ names: names(C), waitProved: false }))).toMatchObject({
+      step: 'names',
+      names: [placeholderName, ...names(C)],
+    });
+  });
+});
+
+describe('removing', () => {
+  it('keeps a lost member when commits must wait anyway, and says what they wait for', () => {
+    const step = planSyncSet(
+      situation({ observation: look(1_000, []), candidates: [candidate(C), candidate(D)] }),
+    );
+    expect(step).toMatchObject({ step: 'nothing', problem: { reason: 'WaitingForStandby' } });
+  });
+
+  it('drops it from etcd first and from Postgres afterwards, if commits need not wait', () => {
+    const s = situation({
+      config: { synchronous: 1, durability: 'preferred' },
+      observation: look(1_000, []),
+    });
+    expect(planSyncSet(s)).toMatchObject({ step: 'store', mode: 'sync', members: [] });
+    expect(planSyncSet({ ...s, stored: stored() })).toMatchObject({ step: 'names', names: [] });
+    expect(planSyncSet({ ...s, stored: stored(), names: [] })).toMatchObject({
+      step: 'nothing',
+      problem: { message: expect.stringContaining('not waiting') },
+    });
+  });
+
+  it('of two members drops the lost one if commits need not wait, and keeps the name if they must', () => {
+    const s = situation({
+      stored: stored(C, D),
+      names: names(C, D),
+      observation: look(1_000, [walsender(C, { syncPriority: 1 })]),
+    });
+    const of = (durability: 'required' | 'preferred') =>
+      planSyncSet({ ...s, config: { synchronous: 2, durability } });
+    expect(of('preferred')).toMatchObject({ step: 'store', members: [C] });
+    expect(of('required')).toMatchObject({ step: 'nothing', problem: { reason: 'WaitingForStandby' } });
+  });
+
+  it('when fewer are asked for', () => {
+    const s = situation({ stored: stored(C, D), names: names(C, D) });
+    expect(planSyncSet(s)).toMatchObject({ step: 'store', members: [C] });
+    expect(planSyncSet({ ...s, stored: stored(C) })).toMatchObject({ step: 'names', names: names(C) });
+  });
+
+  it('never while nothing is known about the walsenders', () => {
+    expect(planSyncSet(situation({ observation: undefined })).step).toBe('nothing');
+  });
+});
+
+describe('replacing', () => {
+  it('adds, and removes in the same write of etcd, and then from Postgres', () => {
+    const streaming = (d: number) => [walsender(D, { syncPriority: d })];
+    const s = situation({ observation: look(1_000, streaming(0)) });
+    expect(planSyncSet(s)).toMatchObject({ step: 'names', names: names(D, C) });
+    const named = { ...s, names: names(D, C), observation: look(1_000, streaming(1)) };
+    expect(
+      planSyncSet({ ...named, joining: { names: names(D, C), settledAt: 900, target: 100n } }),
+    ).toMatchObject({ step: 'store', members: [D] });
+    expect(planSyncSet({ ...named, stored: stored(D) })).toMatchObject({ step: 'names', names: names(D) });
+  });
+
+  it('prefers another node to the place that is taken', () => {
+    const step = planSyncSet(situation({ candidates: [candidate(C, { apart: false }), candidate(D)] }));
+    expect(step).toMatchObject({ step: 'names', names: names(D, C) });
+  });
+
+  it('prefers the target of a switchover to everybody', () => {
+    const step = planSyncSet(
+      situation({ candidates: [candidate(C), candidate(D, { apart: false, target: true })] }),
+    );
+    expect(step).toMatchObject({ step: 'names', names: names(D, C) });
+  });
+
+  it('has every name of etcd in Postgres before anything else', () => {
+    const step = planSyncSet(situation({ stored: stored(C, E), names: [placeholderName, ...names(C)] }));
+    expect(step).toMatchObject({ step: 'names', names: names(C, E) });
+  });
+});
+
+describe('between synchronous and asynchronous', () => {
+  it('goes asynchronous in etcd first', () => {
+    const s = situation({ config: { synchronous: 0, durability: 'required' } });
+    expect(planSyncSet(s)).toMatchObject({ step: 'store', mode: 'async', members: [] });
+    const told = { ...s, stored: { term: 1, mode: 'async' as const, names: [] } };
+    expect(planSyncSet(told)).toMatchObject({ step: 'names', names: [] });
+    expect(planSyncSet({ ...told, names: [] })).toEqual({ step: 'nothing' });
+  });
+
+  it('goes synchronous by forbidding asynchronous takeovers first', () => {
+    const s = situation({ stored: { term: 1, mode: 'async', names: [] }, names: [], waitProved: false });
+    expect(planSyncSet(s)).toMatchObject({ step: 'store', mode: 'sync', members: [] });
+  });
+});
+
+// --------------------------------------------------------------------------- against a model of one Postgres
+
+interface Process {
+  /** The setting that this process has loaded. */
+  names: readonly string[];
+  streaming: boolean;
+  flush: number;
+}
+
+/** One Postgres whose processes load `synchronous_standby_names` one by one, and release commits by what they see. */
+class FakePostgres {
+  setting: readonly string[] = [];
+  /** Set by the checkpointer: whether backends wait at all. */
+  waits = false;
+  lsn = 1;
+  acknowledged = 0;
+  readonly walsenders = new Map<string, Process>();
+
+  commit(): void {
+    this.lsn += 1;
+    if (!this.waits) this.acknowledged = this.lsn;
+  }
+
+  reload(who: string): void {
+    const process = this.walsenders.get(who);
+    if (process !== undefined) process.names = this.setting;
+    else {
+      this.waits = this.setting.length > 0;
+      if (!this.waits) this.acknowledged = this.lsn;
+    }
+  }
+
+  connect(who: string): void {
+    this.walsenders.set(who, { names: this.setting, streaming: true, flush: 0 });
+  }
+
+  flush(who: string, by: number): void {
+    const process = this.walsenders.get(who);
+    if (process === undefined) return;
+    process.flush = Math.min(this.lsn, process.flush + by);
+    if (!process.names.includes(who)) return;
+    const all = process.names.map((n) => this.walsenders.get(n)?.flush ?? 0);
+    this.acknowledged = Math.max(this.acknowledged, Math.min(...all));
+  }
+
+  look(at: number): Observation {
+    const walsenders = [...this.walsenders].map(([who, p]) => ({
+      applicationName: who,
+      state: 'streaming',
+      syncPriority: p.names.indexOf(who) + 1,
+      flushLsn: BigInt(p.flush),
+    }));
+    return look(at, walsenders, BigInt(this.lsn));
+  }
+}
+
+const members = [C, D, E];
+const event = fc.record({
+  do: fc.oneof(
+    { weight: 6, arbitrary: fc.constant('plan' as const) },
+    { weight: 5, arbitrary: fc.constant('look' as const) },
+    { weight: 5, arbitrary: fc.constant('reload' as const) },
+    { weight: 5, arbitrary: fc.constant('flush' as const) },
+    { weight: 3, arbitrary: fc.constant('commit' as const) },
+    { weight: 1, arbitrary: fc.constant('link' as const) },
+    { weight: 1, arbitrary: fc.constant('config' as const) },
+  ),
+  who: fc.nat(3),
+  by: fc.nat(6),
+});
+
+describe('whatever happens between the steps', () => {
+  it('etcd names only instances that hold everything acknowledged, and ends with the wanted set', () => {
+    fc.assert(
+      fc.property(
+        fc.array(event, { minLength: 40, maxLength: 150, size: 'max' }),
+        fc.nat(2),
+        fc.boolean(),
+        (events, count, required) => {
+          const postgres = new FakePostgres();
+          /** What a standby has flushed survives its connection. */
+          const flushed = new Map<string, number>();
+          let config: SyncSituation['config'] = {
+            synchronous: count,
+            durability: required ? 'required' : 'preferred',
+          };
+          let etcd: SyncValue = { term: 1, mode: 'async', names: [] };
+          let wanted: readonly string[] = [];
+          let joining: Joining | undefined;
+          let waitProved = false;
+          let seen: Observation | undefined;
+          let now = 0;
+          for (const m of members) postgres.connect(name(m));
+
+          const plan = (): string => {
+            const step = planSyncSet({
+              config,
+              stored: etcd,
+              names: wanted,
+              namesApplied: true,
+              observation: seen,
+              candidates: members.map((m) => candidate(m)),
+              joining,
+              waitProved,
+            });
+            if (step.step === 'remember') joining = step.joining;
+            if (step.step === 'store') {
+              etcd = { term: 1, mode: step.mode, names: [...step.members] };
+              joining = undefined;
+            }
+            if (step.step === 'prove-wait') waitProved = postgres.waits;
+            if (step.step === 'names') {
+              wanted = step.names;
+              joining = step.joining;
+              postgres.setting = step.names;
+              if (step.names.length === 0) waitProved = false;
+              seen = undefined;
+            }
+            return step.step;
+          };
+          const check = () => {
+            const must = (holds: boolean, what: string) => {
+              if (!holds) throw new Error(`${what}: etcd ${JSON.stringify(etcd)}, names ${wanted.join(' ')}`);
+            };
+            for (const m of etcd.names) {
+              must(postgres.waits, 'commits wait');
+              must(
+                (flushed.get(name(m)) ?? 0) >= postgres.acknowledged,
+                `${m.instance} holds what is acknowledged`,
+              );
+              must(postgres.setting.includes(name(m)), `Postgres is to require ${m.instance}`);
+              for (const [who, p] of postgres.walsenders)
+                if (p.names.includes(who))
+                  must(p.names.includes(name(m)), `who releases requires ${m.instance}`);
+            }
+          };
+
+          for (const e of events) {
+            now += 1;
+            const m = members[e.who];
+            const who = m === undefined ? 'checkpointer' : name(m);
+            if (e.do === 'plan') plan();
+            else if (e.do === 'look') seen = postgres.look(now);
+            else if (e.do === 'reload') postgres.reload(who);
+            else if (e.do === 'commit') postgres.commit();
+            else if (e.do === 'flush') {
+              postgres.flush(who, e.by);
+              const p = postgres.walsenders.get(who);
+              if (p !== undefined) flushed.set(who, Math.max(flushed.get(who) ?? 0, p.flush));
+            } else if (e.do === 'link' && m !== undefined) {
+              if (!postgres.walsenders.delete(who)) postgres.connect(who);
+            } else if (e.do === 'config' && e.by < 2)
+              config = {
+                ...config,
+                synchronous: e.who % 3,
+                durability: e.by === 0 ? 'required' : 'preferred',
+              };
+            check();
+          }
+
+          // Everything settles: the set is what was asked for, as far as there are standbys.
+          for (let i = 0; i < 60; i++) {
+            now += 1;
+            postgres.commit();
+            for (const who of ['checkpointer', ...postgres.walsenders.keys()]) postgres.reload(who);
+            for (const [who] of postgres.walsenders) {
+              postgres.flush(who, 1_000);
+              flushed.set(who, postgres.walsenders.get(who)?.flush ?? 0);
+            }
+            seen = postgres.look(now);
+            plan();
+            check();
+          }
+          expect(plan()).toBe('nothing');
+          const living = members.filter((m) => postgres.walsenders.has(name(m)));
+          const goal = Math.min(config.synchronous, living.length);
+          const alive = etcd.names.filter((m) => postgres.walsenders.has(name(m)));
+          expect(alive).toHaveLength(goal);
+          expect(etcd.mode).toBe(config.synchronous > 0 ? 'sync' : 'async');
+          if (config.durability === 'preferred') expect(etcd.names).toHaveLength(goal);
+          if (goal > 0) expect(postgres.acknowledged > 0).toBe(true);
+        },
+      ),
+      { numRuns: 1_000 },
+    );
+  }, 20_000);
+});
