@@ -1,6 +1,5 @@
 import { readdir, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readControlData } from './control-data.ts';
 import { readTaint, writeTaint } from './identity.ts';
@@ -8,7 +7,7 @@ import { readRemote } from './remote.ts';
 import { rewind } from './rewind.ts';
 import { applicationName, blockingPlaceholder } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
-import { eventually, TestBed, type TestInstance } from './test-instances.ts';
+import { eventually, query, TestBed, type TestInstance } from './test-instances.ts';
 import { readTimelineHistory, removeUnreachedHistories, reserveTimeline } from './timeline-history.ts';
 import { prepareVolume, removeOldData } from './volume.ts';
 
@@ -30,21 +29,7 @@ beforeAll(async () => {
 });
 afterAll(() => bed.close());
 
-async function run(instance: TestInstance, statement: string): Promise<Record<string, unknown>[]> {
-  const client = new pg.Client({
-    host: instance.paths.socketDir,
-    port: instance.paths.port,
-    user: 'postgres',
-    database: 'app',
-  });
-  client.on('error', () => {});
-  await client.connect();
-  try {
-    return (await client.query(statement)).rows;
-  } finally {
-    await client.end().catch(() => {});
-  }
-}
+const run = (instance: TestInstance, statement: string) => query(instance, statement, 'app');
 
 function rowFor(instance: TestInstance) {
   return (row: { applicationName: string }) => row.applicationName === applicationName(instance.dataId);

@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { createAuthority, issueCertificate, type KeyPair } from '../tls/certificates.ts';
 import { findBinaries, type PostgresBinaries, type PostgresInstallation } from './binaries.ts';
 import { clone } from './clone.ts';
@@ -57,6 +58,22 @@ export async function eventually<T>(
     await sleep(20);
   }
   throw new Error(`not within ${timeoutMs} ms: ${what}`, { cause: lastError });
+}
+
+/** One statement as superuser over the socket, on a connection of its own. */
+export async function query(
+  { paths }: TestInstance,
+  statement: string,
+  database = 'postgres',
+): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ host: paths.socketDir, port: paths.port, user: 'postgres', database });
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    return (await client.query(statement)).rows;
+  } finally {
+    await client.end().catch(() => {});
+  }
 }
 
 /** A directory with certificates and the instances in it. */
