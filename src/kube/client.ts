@@ -223,7 +223,8 @@ export class KubeClient {
 
   /**
    * Server-side apply: creates the object, or makes the fields it names as it says and gives up those that this
-   * manager applied before and left out now. An object with a `uid` is never created anew.
+   * manager applied before and left out now. An object with a `uid` is never created anew. Old servers (1.20) answer
+   * 500 to ports without `protocol`, to quantities that are numbers and to fields that they do not know.
    */
   async apply<T extends KubeObject>(
     resource: Resource<T>,

@@ -181,7 +181,7 @@ describe('server-side apply', () => {
     await client.mergePatch(resources.services, ref, { metadata: { labels: { a: 'b' } } });
     const stale = await caught(client.patchStatus(resources.services, ref, status, { resourceVersion }));
     expect(isConflict(stale)).toBe(true);
-    const missing = client.applyStatus(resources.services, { namespace, name: 'none' }, status);
+    const missing = client.applyStatus(resources.statefulSets, { namespace, name: 'none' }, { replicas: 1 });
     expect(isNotFound(await caught(missing))).toBe(true);
   });
 });

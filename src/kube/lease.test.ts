@@ -113,7 +113,7 @@ it('never lets two lead at once, however the answers are delayed or lost, as lon
   });
   fc.assert(
     fc.property(
-      fc.array(turn, { maxLength: 80 }),
+      fc.array(turn, { maxLength: 80, size: 'max' }),
       fc.array(fc.integer({ min: -1e9, max: 1e9 }), { minLength: 6, maxLength: 6 }),
       (turns, offsets) => {
         const processes: Process[] = ['a', 'b', 'c'].map((id, i) => ({

@@ -91,7 +91,7 @@ it('whatever happens: one worker per key, and after the last add of a key a take
     fc.record({ do: fc.constant('advance' as const), ms: fc.integer({ min: 0, max: 2_000 }) }),
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(operation, { maxLength: 60 }), async (operations) => {
+    fc.asyncProperty(fc.array(operation, { maxLength: 60, size: 'max' }), async (operations) => {
       const { queue, clock } = setup();
       const active: string[] = [];
       /** Keys that were asked for since they were last taken. */
