@@ -7,6 +7,7 @@ import { dataIdSchema, type Identity } from './identity.ts';
 import { type Limits, mustRunProgram } from './program.ts';
 import type { Upstream } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
+import { syncMethod } from './sync-method.ts';
 import { discardData, newWalDirectory, swapIn } from './volume.ts';
 
 export interface CloneOptions {
@@ -45,6 +46,7 @@ export async function clone(
       '--checkpoint=fast',
       '--no-manifest',
       '--no-password',
+      ...syncMethod(binaries.major),
       ...(walDirectory === undefined ? [] : [`--waldir=${walDirectory}`]),
     ],
     options,

@@ -8,6 +8,7 @@ import { type Limits, mustRunProgram } from './program.ts';
 import { quoteIdentifier, quoteLiteral } from './quote.ts';
 import { scramVerifier } from './scram.ts';
 import { setStandbySignal } from './settings-files.ts';
+import { syncMethod } from './sync-method.ts';
 import { newWalDirectory, swapIn } from './volume.ts';
 
 export interface InitdbOptions {
@@ -74,7 +75,7 @@ export async function initdb(
   await setStandbySignal({ ...paths, pgdata: paths.pgdataNew }, true);
   await mustRunProgram(
     programPath(binaries, 'initdb'),
-    ['--sync-only', `--pgdata=${paths.pgdataNew}`],
+    ['--sync-only', ...syncMethod(binaries.major), `--pgdata=${paths.pgdataNew}`],
     limits,
   );
   const control = await readControlData(installation, { ...limits, directory: paths.pgdataNew });

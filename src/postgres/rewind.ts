@@ -8,6 +8,7 @@ import { clearTaint, writeTaint } from './identity.ts';
 import { type Limits, lastLines, mustRunProgram, runProgram } from './program.ts';
 import type { Upstream } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
+import { syncMethod } from './sync-method.ts';
 
 export type RewindOutcome =
   /** The data is an ancestor of the source, rewound or as it was. Render settings again before the start. */
@@ -47,7 +48,13 @@ export async function rewind(
   const pgRewind = (...more: string[]) =>
     runProgram(
       programPath(binaries, 'pg_rewind'),
-      [`--target-pgdata=${paths.pgdata}`, `--source-server=${source}`, '--no-ensure-shutdown', ...more],
+      [
+        `--target-pgdata=${paths.pgdata}`,
+        `--source-server=${source}`,
+        '--no-ensure-shutdown',
+        ...syncMethod(binaries.major),
+        ...more,
+      ],
       options,
     );
 
