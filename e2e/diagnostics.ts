@@ -2,18 +2,10 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kubectl } from './cluster/cluster.ts';
 import { repository } from './cluster/settings.ts';
+import { stateInEtcd } from './etcd.ts';
 import { systemNamespace } from './install.ts';
 import type { Attempt } from './ledger/history.ts';
 import type { PostgresCluster } from './postgres-cluster.ts';
-
-/** Reads etcd with the certificate of the member itself. */
-const etcdctl = [
-  'etcdctl',
-  '--endpoints=https://127.0.0.1:2379',
-  '--cacert=/etc/etcd/tls/ca.crt',
-  '--cert=/etc/etcd/tls/tls.crt',
-  '--key=/etc/etcd/tls/tls.key',
-];
 
 /**
  * Writes what helps to understand a failure into `.state/diagnostics/<name>`: objects, events, logs, the state in etcd
@@ -39,7 +31,7 @@ export async function dumpDiagnostics(
   await saveOutput('system.txt', '-n', systemNamespace, 'get', 'pods', '-o', 'wide');
   await saveOutput(
     'operator.log',
-    ...['-n', systemNamespace, 'logs', '-l', 'app.kubernetes.io/component=operator', '--tail=2000'],
+    ...['-n', systemNamespace, 'logs', '-l', 'app.kubernetes.io/name=koschei-operator', '--tail=2000'],
   );
   if (cluster === undefined) return folder;
   const { namespace } = cluster;
@@ -47,10 +39,12 @@ export async function dumpDiagnostics(
   await saveOutput('objects.txt', '-n', namespace, 'get', kinds, '-o', 'wide');
   await saveOutput('objects.yaml', '-n', namespace, 'get', kinds, '-o', 'yaml');
   await saveOutput('events.txt', '-n', namespace, 'get', 'events', '--sort-by=.lastTimestamp');
-  await saveOutput(
+  save(
     'etcd.txt',
-    ...['-n', systemNamespace, 'exec', 'koschei-etcd-0', '--', ...etcdctl],
-    ...['get', '--prefix', `/koschei/${namespace}/`],
+    await stateInEtcd(namespace).then(
+      (keys) => keys.map(({ key, value, modRevision }) => `${modRevision} ${key}\n  ${value}\n`).join(''),
+      (error: Error) => error.message,
+    ),
   );
   const pods = await kubectl(['-n', namespace, 'get', 'pods', '-o', 'name']).catch(() => '');
   for (const pod of pods.split('\n').filter((line) => line !== '')) {

@@ -58,7 +58,7 @@ export async function uncordon(node: string): Promise<void> {
   await kubectl(['uncordon', node]);
 }
 
-const operator = ['-n', 'koschei-system', '-l', 'app.kubernetes.io/component=operator'] as const;
+const operator = ['-n', 'koschei-system', '-l', 'app.kubernetes.io/name=koschei-operator'] as const;
 
 /** Stops all replicas of the operator and waits until they are gone. */
 export async function stopOperator(): Promise<void> {

@@ -65,7 +65,7 @@ async function apply(image: string): Promise<void> {
   const manifests = rendered
     .replaceAll(`${overlayPrefix}/koschei:dev`, image)
     .replaceAll(`${overlayPrefix}/`, imageName(''));
-  await kubectl(['apply', '--server-side', '--force-conflicts', '-f', '-'], manifests);
+  await kubectl(['apply', '-f', '-'], manifests);
 }
 
 async function waitUntilInstalled(): Promise<void> {

@@ -109,11 +109,16 @@ export class Ledger {
    * @throws {Error} at the deadline, with the last error that a worker met.
    */
   async acknowledges(moment: number, deadline: number): Promise<void> {
-    await waitUntil('writes to be acknowledged again', deadline, async () => {
+    await Promise.all(routes.map((route) => this.acknowledgesOn(route, moment, deadline)));
+  }
+
+  /** Like {@link acknowledges}, for one route. */
+  async acknowledgesOn(route: Route, moment: number, deadline: number): Promise<void> {
+    await waitUntil(`writes to be acknowledged on the route ${route}`, deadline, async () => {
       this.#throwError();
-      return routes.every((route) => this.firstAckAfter(moment, route) !== undefined);
+      return this.firstAckAfter(moment, route) !== undefined;
     }).catch((error: unknown) => {
-      const last = this.#attempts.findLast((each) => each.error !== undefined)?.error;
+      const last = this.#attempts.findLast((each) => each.route === route && each.error !== undefined)?.error;
       throw new Error(`${String(error)} The last error: ${last ?? 'none'}.`, { cause: error });
     });
   }

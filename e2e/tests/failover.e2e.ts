@@ -1,0 +1,237 @@
+import { afterAll, beforeAll, beforeEach, describe, expect } from 'vitest';
+import {
+  hasFaults,
+  healCluster,
+  killNode,
+  startApiServer,
+  startNode,
+  stopApiServer,
+  waitForNode,
+} from '../cluster/cluster.ts';
+import {
+  drain,
+  killContainer,
+  killPod,
+  killPostgres,
+  now,
+  startOperator,
+  stopOperator,
+  uncordon,
+} from '../faults.ts';
+import type { Ledger } from '../ledger/ledger.ts';
+import { PostgresCluster } from '../postgres-cluster.ts';
+import { type LoadReport, scenario, underLoad } from '../scenario.ts';
+
+/*
+ * One cluster with one synchronous and two asynchronous standbys, four instances on three nodes, goes through all
+ * faults one after the other. After each: one primary, every standby streams, no acknowledged row is lost.
+ */
+
+let shop: PostgresCluster;
+
+beforeAll(async () => {
+  if (hasFaults) await healCluster();
+  shop = await PostgresCluster.create('failover', {
+    postgres: { parameters: { shared_buffers: '64MB', max_connections: 50 } },
+    replicas: { synchronous: 1, asynchronous: 2 },
+    storage: { size: '1Gi' },
+    resources: { requests: { cpu: '50m', memory: '128Mi' } },
+  });
+  await shop.waitHealthy(180_000);
+}, 240_000);
+
+afterAll(async () => {
+  if (hasFaults) await healCluster();
+  await shop?.remove();
+}, 180_000);
+
+beforeEach(async () => {
+  if (hasFaults) await healCluster();
+  await shop.waitHealthy(60_000);
+}, 150_000);
+
+/** Milliseconds that each route may be without an acknowledgement; the benchmark says how long it really takes. */
+const longestGapAllowed = 15_000;
+
+function expectShortGaps(report: LoadReport): void {
+  for (const gap of Object.values(report.gaps)) expect(gap?.milliseconds).toBeLessThan(longestGapAllowed);
+}
+
+/** Waits until somebody else leads and writes are acknowledged. */
+async function takenOver(ledger: Ledger, old: string): Promise<string> {
+  const next = await shop.waitForOtherPrimary({ instance: old }, 40_000);
+  await ledger.acknowledges(now(), 30_000);
+  return next;
+}
+
+describe('failover', () => {
+  scenario(
+    'the pod of the primary is deleted without grace',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      const report = await underLoad(shop, async (ledger) => {
+        const at = await killPod(shop, primary);
+        await takenOver(ledger, primary);
+        return at;
+      });
+      expectShortGaps(report);
+    },
+  );
+
+  scenario(
+    'kill -9 of postgres',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      const report = await underLoad(shop, async (ledger) => {
+        const at = await killPostgres(shop, primary);
+        await takenOver(ledger, primary);
+        return at;
+      });
+      expectShortGaps(report);
+    },
+  );
+
+  scenario(
+    'switchover to the instance that is asked for',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      const standby = (await shop.pods())
+        .map(({ instance }) => instance)
+        .findLast((each) => each !== primary);
+      const report = await underLoad(shop, async (ledger) => {
+        const at = now();
+        await shop.requestSwitchover(standby);
+        expect(await takenOver(ledger, primary)).toBe(standby);
+        return at;
+      });
+      expectShortGaps(report);
+    },
+  );
+
+  scenario(
+    'the primary dies while the operator is stopped',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      await stopOperator();
+      try {
+        const report = await underLoad(shop, async (ledger) => {
+          const at = await killPod(shop, primary);
+          await takenOver(ledger, primary);
+          await startOperator();
+          return at;
+        });
+        expectShortGaps(report);
+      } finally {
+        await startOperator();
+      }
+    },
+  );
+
+  describe.runIf(hasFaults)('with faults of nodes', () => {
+    scenario(
+      'the primary dies while the API server is stopped',
+      () => shop,
+      async () => {
+        const primary = await shop.knownPrimary();
+        const { node } = await shop.podOf(primary);
+        const report = await underLoad(shop, async (ledger) => {
+          await stopApiServer();
+          try {
+            const at = await killContainer(shop, primary, node);
+            // The -rw Service cannot follow without the API; clients that know all hosts do.
+            await ledger.acknowledgesOn('multi-host', now() + 500, 40_000);
+            return at;
+          } finally {
+            await startApiServer();
+          }
+        });
+        expect(report.gaps['multi-host']?.milliseconds).toBeLessThan(longestGapAllowed);
+        expect(await shop.knownPrimary()).not.toBe(primary);
+      },
+    );
+
+    scenario(
+      'the node of the synchronous standby is killed',
+      () => shop,
+      async () => {
+        const primary = await shop.knownPrimary();
+        const [standby = ''] = await shop.synchronousStandbys();
+        const { node } = await shop.podOf(standby);
+        expect(node, 'the synchronous standby is on another node').not.toBe((await shop.podOf(primary)).node);
+        const report = await underLoad(shop, async (ledger) => {
+          const at = now();
+          await killNode(node);
+          await ledger.acknowledges(now() + 500, 40_000);
+          expect(await shop.primary()).toBe(primary);
+          await startNode(node);
+          await waitForNode(node);
+          return at;
+        });
+        expectShortGaps(report);
+      },
+    );
+
+    scenario(
+      'the node of the primary is killed, and comes back',
+      () => shop,
+      async () => {
+        const primary = await shop.knownPrimary();
+        await killNodeOf(primary);
+      },
+    );
+
+    scenario(
+      'the node of the primary and one more instance is killed',
+      () => shop,
+      async () => {
+        const pods = await shop.pods();
+        const crowded = pods.filter(({ node }) => pods.filter((other) => other.node === node).length > 1);
+        const [first = ''] = crowded.map(({ instance }) => instance);
+        const primary = await shop.knownPrimary();
+        if (!crowded.some(({ instance }) => instance === primary)) {
+          await shop.requestSwitchover(first);
+          await shop.waitForOtherPrimary({ instance: primary }, 60_000);
+          await shop.waitHealthy(60_000);
+        }
+        await killNodeOf(await shop.knownPrimary());
+      },
+    );
+
+    async function killNodeOf(primary: string): Promise<void> {
+      const { node } = await shop.podOf(primary);
+      const report = await underLoad(shop, async (ledger) => {
+        const at = now();
+        await killNode(node);
+        await takenOver(ledger, primary);
+        await startNode(node);
+        await waitForNode(node);
+        return at;
+      });
+      expectShortGaps(report);
+    }
+  });
+
+  scenario(
+    "the primary's node is drained",
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      const { node } = await shop.podOf(primary);
+      try {
+        const report = await underLoad(shop, async (ledger) => {
+          const at = await drain(node);
+          await takenOver(ledger, primary);
+          await uncordon(node);
+          return at;
+        });
+        expectShortGaps(report);
+      } finally {
+        await uncordon(node);
+      }
+    },
+  );
+});
