@@ -1,0 +1,263 @@
+import { createHash } from 'node:crypto';
+import { Agent, request } from 'undici';
+import { etcdTlsSecretName, label } from '../../api/names.ts';
+import { clusterKeys, Etcd } from '../../dcs/index.ts';
+import {
+  isNotFound,
+  type KubeClient,
+  type PersistentVolumeClaim,
+  type Pod,
+  resources,
+} from '../../kube/index.ts';
+import type { ApiServer } from '../../kube/testing/apiserver.ts';
+import { read } from '../cluster/desired/secrets.ts';
+import { componentLabel } from '../labels.ts';
+import { SimulatedAgent } from './simulated-agent.ts';
+
+/** What a test may change about the simulated nodes. */
+export interface Behaviour {
+  /** Images that cannot be pulled. */
+  readonly missingImages: Set<string>;
+  /** How the init Job's container ends, by instance; 0 if not named. */
+  readonly initFailures: Map<string, { readonly exitCode: number; readonly message: string }>;
+  /** Claims stay unbound. */
+  unboundClaims: boolean;
+}
+
+/**
+ * Scheduler, volumes and kubelets in one: binds claims, gives pods a node and an address, runs a simulated agent per
+ * Postgres pod, and ends pods that are to be deleted.
+ */
+export class SimulatedKubelet {
+  readonly behaviour: Behaviour = { missingImages: new Set(), initFailures: new Map(), unboundClaims: false };
+  /** By pod uid. */
+  readonly agents = new Map<string, SimulatedAgent>();
+  readonly #server: ApiServer;
+  readonly #client: KubeClient;
+  readonly #http: Agent;
+  /** By claim uid: what the volume holds. */
+  readonly #volumes = new Map<string, { readonly dataId: string; founder: boolean }>();
+  #timer: NodeJS.Timeout | undefined;
+  #working: Promise<void> = Promise.resolve();
+  #addresses = 1;
+
+  constructor(server: ApiServer) {
+    this.#server = server;
+    this.#client = server.client({ fieldManager: 'simulated-kubelet' });
+    this.#http = new Agent({ connect: { ca: server.ca } });
+  }
+
+  start(): void {
+    let busy = false;
+    this.#timer = setInterval(() => {
+      if (busy) return;
+      busy = true;
+      this.#working = this.#step()
+        .catch((error) => {
+          if (process.env.KOSCHEI_TEST_OUTPUT !== undefined) console.error('kubelet:', error);
+        })
+        .finally(() => {
+          busy = false;
+        });
+    }, 50);
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#working;
+    await Promise.all([...this.agents.values()].map((agent) => agent.stop()));
+    await this.#client.close();
+    await this.#http.close();
+  }
+
+  async #step(): Promise<void> {
+    const [claims, pods] = await Promise.all([
+      this.#client.list(resources.persistentVolumeClaims),
+      this.#client.list(resources.pods),
+    ]);
+    for (const claim of claims.items) await this.#bind(claim);
+    for (const pod of pods.items) {
+      try {
+        await this.#attend(pod, claims.items);
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+      }
+    }
+    const present = new Set(pods.items.map((pod) => pod.metadata.uid));
+    for (const [uid, agent] of this.agents) {
+      if (present.has(uid)) continue;
+      this.agents.delete(uid);
+      await agent.stop();
+    }
+  }
+
+  async #bind(claim: PersistentVolumeClaim): Promise<void> {
+    if (this.behaviour.unboundClaims) return;
+    const storage = claim.spec?.resources?.requests?.storage;
+    if (claim.status?.phase === 'Bound' && claim.status.capacity?.storage === storage) return;
+    await this.#client.patchStatus(resources.persistentVolumeClaims, claim.metadata, {
+      phase: 'Bound',
+      capacity: { storage },
+    });
+  }
+
+  async #attend(pod: Pod, claims: readonly PersistentVolumeClaim[]): Promise<void> {
+    const { uid = '', deletionTimestamp } = pod.metadata;
+    if (deletionTimestamp !== undefined) {
+      const agent = this.agents.get(uid);
+      this.agents.delete(uid);
+      await agent?.stop();
+      await this.#client.remove(resources.pods, pod.metadata, { uid, gracePeriodSeconds: 0 });
+      return;
+    }
+    const claim = claims.find((each) => each.metadata.name === pod.metadata.labels?.[label.instance]);
+    if (claim?.status?.phase !== 'Bound' || claim.metadata.namespace !== pod.metadata.namespace) return;
+    if (pod.spec?.nodeName === undefined) await this.#place(pod);
+    const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].map(
+      (each) => each.image ?? '',
+    );
+    const missing = images.find((image) => this.behaviour.missingImages.has(image));
+    if (missing !== undefined) return await this.#cannotPull(pod, missing);
+    if (pod.metadata.labels?.[componentLabel] === 'init') await this.#runInit(pod, claim);
+    else await this.#runPostgres(pod, claim);
+  }
+
+  async #place(pod: Pod): Promise<void> {
+    const { namespace = '', name } = pod.metadata;
+    const node = `node-${1 + ((createHash('sha1').update(name).digest()[0] ?? 0) % 3)}`;
+    const answer = await request(`${this.#server.url}/api/v1/namespaces/${namespace}/pods/${name}/binding`, {
+      dispatcher: this.#http,
+      method: 'POST',
+      headers: { authorization: `Bearer ${this.#server.adminToken}`, 'content-type': 'application/json' },
+      body: JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'Binding',
+        metadata: { name, namespace },
+        target: { apiVersion: 'v1', kind: 'Node', name: node },
+      }),
+    });
+    const text = await answer.body.text();
+    if (answer.statusCode >= 300 && answer.statusCode !== 409) throw new Error(text);
+  }
+
+  async #cannotPull(pod: Pod, image: string): Promise<void> {
+    if (pod.status?.containerStatuses?.[0]?.state?.waiting?.reason === 'ImagePullBackOff') return;
+    await this.#status(pod, {
+      phase: 'Pending',
+      containerStatuses: [
+        {
+          name: pod.spec?.containers[0]?.name,
+          image,
+          imageID: '',
+          ready: false,
+          restartCount: 0,
+          state: { waiting: { reason: 'ImagePullBackOff', message: `Back-off pulling image "${image}"` } },
+        },
+      ],
+    });
+  }
+
+  async #runInit(pod: Pod, claim: PersistentVolumeClaim): Promise<void> {
+    if (pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed') return;
+    const failure = this.behaviour.initFailures.get(pod.metadata.labels?.[label.instance] ?? '');
+    const mode = pod.spec?.containers[0]?.env?.find((each) => each.name === 'KOSCHEI_INIT_MODE')?.value;
+    if (failure === undefined) {
+      this.#volumes.set(claim.metadata.uid ?? '', { dataId: dataIdOf(claim), founder: mode === 'initdb' });
+    }
+    const terminated = failure ?? { exitCode: 0, message: '' };
+    await this.#status(pod, {
+      phase: failure === undefined ? 'Succeeded' : 'Failed',
+      containerStatuses: [
+        {
+          name: 'init',
+          image: pod.spec?.containers[0]?.image,
+          imageID: 'x',
+          ready: false,
+          restartCount: 0,
+          state: { terminated: { ...terminated, reason: failure === undefined ? 'Completed' : 'Error' } },
+        },
+      ],
+    });
+  }
+
+  async #runPostgres(pod: Pod, claim: PersistentVolumeClaim): Promise<void> {
+    const { uid = '', namespace = '' } = pod.metadata;
+    if (this.agents.has(uid)) return;
+    const instance = pod.metadata.labels?.[label.instance] ?? '';
+    const cluster = pod.metadata.labels?.[label.cluster] ?? '';
+    const env = (name: string) =>
+      pod.spec?.containers[0]?.env?.find((each) => each.name === name)?.value ?? '';
+    const secret = await this.#client.get(resources.secrets, { namespace, name: etcdTlsSecretName(cluster) });
+    const [cert, key, ca] = ['tls.crt', 'tls.key', 'ca.crt'].map((name) =>
+      Buffer.from(read(secret, name) ?? ''),
+    );
+    if (cert === undefined || key === undefined || ca === undefined) throw new Error('no etcd certificate');
+    const etcd = new Etcd({
+      endpoints: env('KOSCHEI_ETCD_ENDPOINTS').split(','),
+      timeoutMs: 1_000,
+      tls: { cert, key, ca },
+    });
+    const volume = this.#volumes.get(claim.metadata.uid ?? '') ?? { dataId: dataIdOf(claim), founder: false };
+    let ready = false;
+    const agent = new SimulatedAgent({
+      instance,
+      podUid: uid,
+      dataId: volume.dataId,
+      etcd,
+      keys: clusterKeys(namespace, cluster, env('KOSCHEI_CLUSTER_ID')),
+      founder: volume.founder,
+      onReady: (now) => {
+        if (now === ready) return;
+        ready = now;
+        void this.#status(pod, this.#running(pod, now)).catch(() => {
+          ready = !now;
+        });
+      },
+    });
+    this.agents.set(uid, agent);
+    await this.#status(pod, this.#running(pod, false));
+    await agent.start();
+  }
+
+  #running(pod: Pod, ready: boolean): object {
+    const ip = pod.status?.podIP ?? `10.1.0.${this.#addresses++ % 250}`;
+    const time = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
+    const condition = (type: string, status: boolean) => ({
+      type,
+      status: status ? 'True' : 'False',
+      lastTransitionTime: time,
+    });
+    return {
+      phase: 'Running',
+      podIP: ip,
+      podIPs: [{ ip }],
+      conditions: [
+        condition('PodScheduled', true),
+        condition('Initialized', true),
+        condition('ContainersReady', ready),
+        condition('Ready', ready),
+      ],
+      containerStatuses: [
+        {
+          name: 'postgres',
+          image: pod.spec?.containers[0]?.image,
+          imageID: 'x',
+          ready,
+          restartCount: 0,
+          state: { running: { startedAt: time } },
+        },
+      ],
+    };
+  }
+
+  async #status(pod: Pod, status: object): Promise<void> {
+    await this.#client.patchStatus(resources.pods, pod.metadata, status);
+  }
+}
+
+/** The same claim always holds the same data. */
+const dataIdOf = (claim: PersistentVolumeClaim): string =>
+  createHash('sha256')
+    .update(claim.metadata.uid ?? '')
+    .digest('hex')
+    .slice(0, 16);
