@@ -2,12 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
  * Waits until the check returns something other than undefined and false, and returns that. What the check throws
- * counts as "not yet". Throws after `timeoutMs`, with the last error as the cause.
+ * counts as "not yet". Throws after `timeoutMs` (long, for machines that do much else), with the last error as the cause.
  */
 export async function eventually<T>(
   what: string,
   check: () => T | undefined | false | Promise<T | undefined | false>,
-  timeoutMs = 15_000,
+  timeoutMs = 60_000,
 ): Promise<T> {
   const end = performance.now() + timeoutMs;
   let cause: unknown;
