@@ -61,6 +61,8 @@ export async function nodeImage(kubernetes: string): Promise<string> {
       format: 'esm',
       target: 'node24',
       logLevel: 'warning',
+      // Without it the bundle, and with it the image, would depend on where the repository is.
+      minify: true,
       // dns-packet is CommonJS and calls `require`.
       banner: {
         js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",

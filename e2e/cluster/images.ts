@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { archives, cache, foreignContext, imagePrefix, nodes, repository } from './settings.ts';
-import { CommandError, docker, report, run } from './shell.ts';
+import { CommandError, docker, report, run, succeeds } from './shell.ts';
 
 export interface ImageSource {
   /** Name and tag without a registry, such as `koschei:dev`. */
@@ -51,7 +51,7 @@ export async function provideImage(source: ImageSource): Promise<string> {
 export async function buildImage(source: ImageSource): Promise<string> {
   const name = imageName(source.name);
   const dockerfile = source.files?.Dockerfile ?? join(source.context, 'Dockerfile');
-  const bases = readFileSync(dockerfile, 'utf8').matchAll(/^FROM\s+(localhost\/\S+)/gm);
+  const bases = readFileSync(dockerfile, 'utf8').matchAll(/^(?:FROM\s+|ARG BASE=)(localhost\/\S+)/gm);
   const hash = createHash('sha256').update(JSON.stringify(source.labels ?? {}));
   for (const [, base = ''] of bases) {
     const suite = /^localhost\/debian:(\w+)$/.exec(base)?.[1];
@@ -74,6 +74,8 @@ export async function buildImage(source: ImageSource): Promise<string> {
     }
     const labels = [made, ...Object.entries(source.labels ?? {}).map(([key, value]) => `${key}=${value}`)];
     await docker(['build', '-t', name, ...labels.flatMap((label) => ['--label', label]), staged]);
+    // Earlier versions, which have lost their name to this one.
+    await succeeds('docker', ['image', 'prune', '-f', '--filter', 'label=koschei.made-from']);
     return name;
   } finally {
     rmSync(staged, { recursive: true, force: true });
@@ -193,10 +195,13 @@ export async function provideStandIns(): Promise<void> {
   await loadImages(names);
 }
 
-/** Adds a file, or all files of a folder, to a hash: names inside the build context, permissions and contents. */
+/**
+ * Adds a file, or all files of a folder, to a hash: names inside the build context, contents, and whether they are
+ * executable; other permissions depend on the umask with which the repository was cloned.
+ */
 function hashFiles(hash: Hash, file: string, path: string): void {
   const status = lstatSync(file);
-  hash.update(`${path} ${status.mode.toString(8)}\n`);
+  hash.update(`${path} ${(status.mode & 0o100) === 0 ? '' : 'executable'}\n`);
   if (status.isSymbolicLink()) hash.update(readlinkSync(file));
   else if (!status.isDirectory()) hash.update(readFileSync(file));
   else for (const name of readdirSync(file).sort()) hashFiles(hash, join(file, name), join(path, name));

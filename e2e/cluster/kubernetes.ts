@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { debianImage } from './images.ts';
 import { cache, kubernetesVersion, repository } from './settings.ts';
@@ -20,21 +21,17 @@ export async function kubernetesPrograms(): Promise<string> {
   const name = 'koschei-build-kubernetes';
   await succeeds('docker', ['rm', '-f', name]);
   const script = `${repository}/e2e/cluster/kubernetes/build.sh`;
-  await docker(
-    [
-      'run',
-      '--rm',
-      '--init',
-      '--name',
-      name,
-      '-v',
-      `${work}:/work`,
-      '-v',
-      `${script}:/build.sh:ro`,
-      image,
-    ].concat(['/build.sh', kubernetesVersion]),
-    { onLine: (line) => line.startsWith('-- ') && report(`  ${line.slice(3)}`) },
-  );
+  const options = ['--rm', '--init', '--name', name, '-v', `${work}:/work`, '-v', `${script}:/build.sh:ro`];
+  // Docker would let the compilers go on when this program is interrupted.
+  const interrupted = () => {
+    spawnSync('docker', ['rm', '-f', name]);
+    process.exit(130);
+  };
+  process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
+  await docker(['run', ...options, image, '/build.sh', kubernetesVersion], {
+    onLine: (line) => line.startsWith('-- ') && report(`  ${line.slice(3)}`),
+  });
+  process.off('SIGINT', interrupted).off('SIGTERM', interrupted);
   const programs = `${work}/bin`;
   await run('tar', ['-C', programs, '-cf', `${work}/pause-root.tar`, 'pause']);
   const pause = 'localhost/pause:3.2';
