@@ -21,7 +21,7 @@ export async function kubernetesPrograms(): Promise<string> {
   const name = 'koschei-build-kubernetes';
   await succeeds('docker', ['rm', '-f', name]);
   const script = `${repository}/e2e/cluster/kubernetes/build.sh`;
-  const options = ['--rm', '--init', '--name', name, '-v', `${work}:/work`, '-v', `${script}:/build.sh:ro`];
+  const options = ['--rm', '--init', '--name', name, '-v', `${work}:/build`, '-v', `${script}:/build.sh:ro`];
   // Docker would let the compilers go on when this program is interrupted.
   const interrupted = () => {
     spawnSync('docker', ['rm', '-f', name]);

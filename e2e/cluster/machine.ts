@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { cache } from './settings.ts';
 import { report, run, succeeds, waitUntil } from './shell.ts';
 
@@ -90,6 +90,7 @@ export async function prepareKernel(): Promise<void> {
 /** Makes `kubectl` callable by everybody, with the one at `built`, unless there is one on PATH. */
 export async function provideKubectl(built: string): Promise<void> {
   if (await succeeds('kubectl', ['version', '--client'])) return;
+  rmSync('/usr/local/bin/kubectl', { force: true });
   symlinkSync(built, '/usr/local/bin/kubectl');
   report(`linked /usr/local/bin/kubectl to ${built}`);
 }

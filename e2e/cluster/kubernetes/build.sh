@@ -1,10 +1,10 @@
 #!/bin/bash
 # Builds Kubernetes' programs and the pause program from Debian's source package. Runs as root in a throw-away
-# Debian bookworm container. /work is kept until the build has succeeded, so an interrupted build goes on where it
-# was; the programs end up in /work/bin. Takes about 4 minutes on 2 cores.
+# Debian bookworm container. /build is kept until the build has succeeded, so an interrupted build goes on where it
+# was; the programs end up in /build/bin. Takes about 4 minutes on 2 cores.
 set -euo pipefail
 version=$1 # of Kubernetes, such as 1.20.2
-work=/work
+work=/build
 step() { echo "-- $*"; }
 
 step "installing the compilers"
