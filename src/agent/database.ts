@@ -17,6 +17,7 @@ import {
   readControlData,
   readPromotion,
   readTimelineHistory,
+  removeForeignHistories,
   removeOldData,
   removeUnreachedHistories,
   renderSettings,
@@ -62,6 +63,10 @@ export interface DatabaseOptions {
   readonly guard: Guard;
   readonly log: Logger;
   readonly user: () => UserSettings;
+  /** The present leader's timeline and its ancestors, if it proves that it leads. */
+  readonly leaderHistory: () =>
+    | { readonly timeline: number; readonly ancestors: readonly { timeline: number; end: Lsn }[] }
+    | undefined;
   /** Something about Postgres is different now. */
   readonly onChange: () => void;
 }
@@ -248,7 +253,15 @@ export class Database {
     const control = await readControlData(this.#o.installation);
     const own = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     // R6: numbers reserved for a promotion that did not happen must not be taken for children of this timeline.
-    if (as === 'standby') await removeUnreachedHistories(paths, own);
+    if (as === 'standby') {
+      await removeUnreachedHistories(paths, own);
+      // A history file of a leader that lost before it streamed anything would be followed for ever.
+      const leader = this.#o.leaderHistory();
+      if (leader !== undefined) {
+        const ancestors = leader.ancestors.map((a) => ({ timeline: a.timeline, endLsn: a.end, reason: '' }));
+        await removeForeignHistories(paths, own, { timeline: leader.timeline, ancestors });
+      }
+    }
     await this.#writeChecked(settings, control.settings, as === 'standby');
     await setStandbySignal(paths, as === 'standby');
     signal.throwIfAborted();

@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 
 /** What the agent tells koschei-init, process 1 of the container, which fences when the agent cannot. */
 export interface Guard {
@@ -12,7 +12,10 @@ export interface Guard {
  * The pipe to koschei-init on descriptor 3. Writes are synchronous: when `deadline` returns, koschei-init will see it,
  * whatever becomes of this process. Repeated values are not sent again.
  */
-export function pipeGuard(descriptor = 3): Guard {
+export function pipeGuard(inherited = 3): Guard {
+  // Opened anew, it is not passed on to Postgres: nobody but the agent may move the deadline.
+  const descriptor = openSync(`/proc/self/fd/${inherited}`, 'w');
+  closeSync(inherited);
   let postmaster = 0;
   let deadline = 0;
   const send = (line: string) => writeSync(descriptor, `${line}\n`);

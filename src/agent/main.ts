@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { userInfo } from 'node:os';
 import { agentFieldManager, path, podHost, port } from '../api/names.ts';
-import { ClusterStore, clusterKeys, Etcd } from '../dcs/index.ts';
+import { ClusterStore, type ClusterView, clusterKeys, Etcd } from '../dcs/index.ts';
 import { inClusterCredentials, KubeClient } from '../kube/index.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
 import { findBinaries, postgresPaths } from '../postgres/index.ts';
@@ -12,6 +12,7 @@ import { type Certificates, readCertificates, sameCertificates } from './certifi
 import { Database } from './database.ts';
 import { type Environment, readEnvironment } from './environment.ts';
 import { pipeGuard } from './guard.ts';
+import { provesLeadership } from './ha/candidate.ts';
 import { InitError, initialise, reportTermination } from './init.ts';
 import { kubeRouting, type PodIdentity } from './kube-routing.ts';
 import { Membership } from './membership.ts';
@@ -45,6 +46,13 @@ async function run(environment: Environment, log: Logger): Promise<void> {
     onChange: tick,
     onProblem: (message) => log.warn(message),
   });
+  const peers = new Peers({
+    port: port.agent,
+    now: bootTimeMs,
+    timeoutMs: probeTimeoutMs,
+    certificates: () => certificates,
+    onAnswer: tick,
+  });
   const database = new Database({
     installation: { paths, binaries },
     clusterId: environment.KOSCHEI_CLUSTER_ID,
@@ -56,17 +64,11 @@ async function run(environment: Environment, log: Logger): Promise<void> {
     guard,
     log: log.child({ part: 'postgres' }),
     user: () => store.view.config?.value ?? { generation: 0, parameters: {}, hba: [] },
+    leaderHistory: () => leaderHistory(store.view, peers),
     onChange: tick,
   });
   await database.open();
 
-  const peers = new Peers({
-    port: port.agent,
-    now: bootTimeMs,
-    timeoutMs: probeTimeoutMs,
-    certificates: () => certificates,
-    onAnswer: tick,
-  });
   const pod = {
     namespace,
     cluster,
@@ -152,6 +154,15 @@ async function routingApi(environment: Environment, pod: PodIdentity, log: Logge
   const credentials = await inClusterCredentials(process.env);
   const client = new KubeClient({ credentials, fieldManager: agentFieldManager });
   return kubeRouting(client, environment.KOSCHEI_ENDPOINTSLICE_API, pod);
+}
+
+/** What the leader said of its timeline, if it proved that it leads. */
+function leaderHistory(view: ClusterView, peers: Peers) {
+  const leader = view.leader?.value;
+  const peer = leader && peers.facts.get(leader.instance);
+  if (peer === undefined || leader === undefined || !provesLeadership(peer, leader)) return undefined;
+  const { timeline, ancestors } = peer.answer;
+  return timeline === undefined ? undefined : { timeline, ancestors };
 }
 
 async function renewCertificates(log: Logger, renew: () => Promise<void>): Promise<void> {

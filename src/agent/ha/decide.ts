@@ -37,6 +37,8 @@ import { type Candidate, planSyncSet } from './sync-set.ts';
 const databaseSilenceMs = 5_000;
 /** A standby must look diverged for this long before it is rewound, ms: positions and timelines come from different places. */
 const divergedMs = 1_000;
+/** A standby that has not streamed from a primary that leads for this long is started anew, ms. */
+const notStreamingMs = 60_000;
 /** How long each phase of a switchover may take before the old primary leads on, ms. */
 const handoverPhaseMs = {
   prepare: 10_000,
@@ -1077,6 +1079,16 @@ function rejoin(draft: Draft, leader: LeaderValue): boolean {
   const forked = o.receiver?.status === 'streaming' ? undefined : divergence(o, peer.answer);
   if (forked === undefined) {
     if (state.problem?.reason === 'Diverged') draft.set({ problem: undefined });
+    const upSince = Math.max(postgres.since, state.streamedAt ?? 0);
+    if (o.receiver?.status === 'streaming') draft.set({ streamedAt: draft.now });
+    else if (draft.now - upSince > notStreamingMs) {
+      // A start clears what keeps Postgres from following, such as the history of a leader that has lost.
+      draft.operate(
+        { do: 'stop' },
+        `it has not streamed from ${leader.instance} for ${notStreamingMs / 1000} s`,
+      );
+      return true;
+    }
     return false;
   }
   if (draft.now - Math.max(postgres.since, 0) < divergedMs) return false;

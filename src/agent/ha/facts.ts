@@ -219,6 +219,8 @@ export interface HaState {
   /** Failed attempts in a row, for bounded retries. */
   readonly attempts: { readonly start: number; readonly rewind: number; readonly clone: number };
   readonly retryAt: number;
+  /** When this standby was last seen streaming from its primary. */
+  readonly streamedAt?: number;
   /** The operator's order being carried out. */
   readonly commandId?: string;
   /** An order that has been carried out, until it has disappeared; and when that was asked for last. */
