@@ -138,7 +138,7 @@ export async function loadImages(tags: readonly string[]): Promise<void> {
   }
   const missing = await Promise.all(
     nodes.map(async ({ name }) => {
-      const present = await imagesOn(name);
+      const present = await imagesOn(name, tags);
       return { node: name, tags: tags.filter((tag) => present.get(tag) !== ids.get(tag)) };
     }),
   );
@@ -156,25 +156,22 @@ export async function loadImages(tags: readonly string[]): Promise<void> {
   }
 }
 
-/** Images in a node's containerd: name -> docker's id. */
-async function imagesOn(node: string): Promise<Map<string, string>> {
-  // containerd lists each image by its name and by docker's id; both lines name the same manifest.
-  const lines = (
-    await docker(['exec', node, 'ctr', '-n', 'k8s.io', 'images', 'ls'], { timeout: 20_000 })
-  ).split('\n');
-  const rows = lines.slice(1).map((line) => {
-    const [name = '', , manifest = ''] = line.split(/\s+/);
-    return { name, manifest };
-  });
-  const ids = new Map(
-    rows.filter(({ name }) => name.startsWith('sha256:')).map((row) => [row.manifest, row.name]),
+/** Which of these images a node's containerd has: name -> docker's id. */
+async function imagesOn(node: string, tags: readonly string[]): Promise<Map<string, string>> {
+  // Docker's id is the digest of the image's configuration, which containerd's manifest names.
+  const script = `for tag in "$@"; do
+    manifest=$(ctr -n k8s.io images ls "name==$tag" | awk 'NR == 2 { print $3 }')
+    if [ -n "$manifest" ]; then echo "$tag $(ctr -n k8s.io content get "$manifest" | tr -d '[:space:]')"; fi
+  done`;
+  const lines = (await docker(['exec', node, 'sh', '-c', script, 'sh', ...tags], { timeout: 120_000 })).split(
+    '\n',
   );
-  return new Map(
-    rows.flatMap(({ name, manifest }) => {
-      const id = ids.get(manifest);
-      return id === undefined ? [] : [[name, id] as const];
-    }),
-  );
+  const found = new Map<string, string>();
+  for (const line of lines) {
+    const [, tag, id] = /^(\S+) .*"config":\{[^}]*"digest":"(sha256:\w+)"/.exec(line) ?? [];
+    if (tag !== undefined && id !== undefined) found.set(tag, id);
+  }
+  return found;
 }
 
 /** Builds what stands for public images in the tests, and loads it into the nodes. */
