@@ -1,10 +1,11 @@
 import { onTestFailed, test } from 'vitest';
+import type { PgClusterSpecInput } from '../src/api/pgcluster.ts';
 import { dumpDiagnostics } from './diagnostics.ts';
 import { now } from './faults.ts';
 import type { Verdict } from './ledger/checker.ts';
 import { type Attempt, routes } from './ledger/history.ts';
 import type { Ledger } from './ledger/ledger.ts';
-import type { PostgresCluster } from './postgres-cluster.ts';
+import { PostgresCluster } from './postgres-cluster.ts';
 import { type Gaps, gapsSince, startLedger, verifyLedger } from './workload.ts';
 
 /** What a workload showed. */
@@ -45,6 +46,26 @@ export async function underLoad(
     return { faultAt, verdict, gaps, attempts };
   } finally {
     await ledger.stop().catch(() => {});
+  }
+}
+
+/**
+ * Makes a cluster in a namespace of its own and waits until all is well.
+ * @throws {Error} after 180 s; what explains it is kept, and the cluster is removed.
+ */
+export async function healthyCluster(test: string, spec: PgClusterSpecInput): Promise<PostgresCluster> {
+  const cluster = await PostgresCluster.create(test, spec);
+  try {
+    const began = now();
+    await cluster.waitHealthy(180_000);
+    console.log(
+      `    ${cluster.namespace}/${cluster.name} is healthy after ${((now() - began) / 1000).toFixed(1)} s`,
+    );
+    return cluster;
+  } catch (error) {
+    console.log(`    details in ${await dumpDiagnostics(`${test}-creation`, cluster)}`);
+    await cluster.remove();
+    throw error;
   }
 }
 

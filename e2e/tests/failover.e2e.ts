@@ -19,8 +19,8 @@ import {
   uncordon,
 } from '../faults.ts';
 import type { Ledger } from '../ledger/ledger.ts';
-import { PostgresCluster } from '../postgres-cluster.ts';
-import { type LoadReport, scenario, underLoad } from '../scenario.ts';
+import type { PostgresCluster } from '../postgres-cluster.ts';
+import { healthyCluster, type LoadReport, scenario, underLoad } from '../scenario.ts';
 
 /*
  * One cluster with one synchronous and two asynchronous standbys, four instances on three nodes, goes through all
@@ -31,14 +31,13 @@ let shop: PostgresCluster;
 
 beforeAll(async () => {
   if (hasFaults) await healCluster();
-  shop = await PostgresCluster.create('failover', {
+  shop = await healthyCluster('failover', {
     postgres: { parameters: { shared_buffers: '64MB', max_connections: 50 } },
     replicas: { synchronous: 1, asynchronous: 2 },
     storage: { size: '1Gi' },
     resources: { requests: { cpu: '50m', memory: '128Mi' } },
   });
-  await shop.waitHealthy(180_000);
-}, 240_000);
+}, 300_000);
 
 afterAll(async () => {
   if (hasFaults) await healCluster();

@@ -40,6 +40,8 @@ export type RoleLabel = 'primary' | 'standby';
 export const annotation = {
   /** A person names the instance that may become primary although the state in etcd is lost. */
   adoptPrimary: 'koschei.dev/adopt-primary',
+  /** A person asks for a switchover: to the instance named, or to `any`. Removed when it is asked for. */
+  switchover: 'koschei.dev/switchover',
   /** On the EndpointSlice of `-rw`: the term of the leader that wrote it. */
   term: 'koschei.dev/term',
 } as const;

@@ -36,6 +36,10 @@ export function referenceDocument(definitions: readonly Crd[]): string {
           `\`${annotation.adoptPrimary}\``,
           'On a PgCluster that waits for a decision: the instance to go on with. What other instances have beyond it is lost.',
         ],
+        [
+          `\`${annotation.switchover}\``,
+          'On a PgCluster: asks for a switchover to the instance named, or to `any`. Koschei removes it when it has passed it on.',
+        ],
         [`\`${annotation.term}\``, 'On the EndpointSlice of `-rw`: the term of the leader that wrote it.'],
       ],
     ),

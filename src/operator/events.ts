@@ -41,6 +41,8 @@ export function eventsOfChange(before: Told, after: Told): EventNote[] {
     // That something begins well is no news, and what is not known yet is none either.
     if (condition.status === 'Unknown' || (isGood && (former === undefined || former.status === good)))
       continue;
+    // What comes and goes with every restart shows in the conditions; Events are for what people ask about.
+    if ((isGood ? former : condition)?.reason === 'InstancesNotReady') continue;
     if (!isGood && former === undefined && quietAtFirst.has(condition.reason)) continue;
     notes.push({
       type: isGood ? 'Normal' : 'Warning',
@@ -92,6 +94,7 @@ export function eventOfAction(action: Action): EventNote | undefined {
         ? note('VolumeFilling', `${action.object.metadata.name}: ${action.because}`)
         : undefined;
     case 'annotate':
+      if (action.because.startsWith('no switchover')) return note('SwitchoverRefused', action.because);
       return action.resource.kind === 'PersistentVolumeClaim' &&
         Object.values(action.annotations).some(isTime)
         ? note(
