@@ -1,5 +1,9 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { resources } from '../kube/index.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { caSecretName } from '../api/names.ts';
+import type { PgCluster } from '../api/pgcluster.ts';
+import { resources, type Secret } from '../kube/index.ts';
+import { eventually } from '../kube/testing/eventually.ts';
 import { read } from './cluster/desired/secrets.ts';
 import { startWorld, type World } from './testing/world.ts';
 
@@ -13,19 +17,445 @@ afterAll(async () => {
 });
 
 const small = { storage: { size: '1Gi' } };
-const isRunning = (cluster: { status?: { phase?: string | undefined } | undefined }) =>
-  cluster.status?.phase === 'Running';
-
-it('takes a PgCluster to running instances, with everything that belongs to it', async () => {
-  await world.apply('shop', { ...small, replicas: { synchronous: 1, asynchronous: 2 } });
-  const shop = await world.until('shop', 'shop runs', isRunning);
-  expect(shop.status).toMatchObject({
-    primary: 'shop-1',
-    ready: '4/4',
-    instances: 4,
-    timeline: 1,
-    sync: 'shop-2',
+const three = { ...small, replicas: { synchronous: 1, asynchronous: 2 } };
+const phase = (wanted: string) => (cluster: PgCluster) => cluster.status?.phase === wanted;
+const condition = (cluster: PgCluster, type: string) =>
+  cluster.status?.conditions?.find((each) => each.type === type);
+const settled = (cluster: PgCluster) =>
+  cluster.status?.phase === 'Running' && cluster.status.observedGeneration === cluster.metadata.generation;
+const secretOf = async (name: string, namespace = 'default'): Promise<Secret> =>
+  await world.client.get(resources.secrets, { namespace, name });
+const podUids = async (cluster: string, namespace = 'default') => {
+  const pods = await world.client.list(resources.pods, {
+    namespace,
+    labelSelector: { 'koschei.dev/cluster': cluster },
   });
-  const secret = await world.client.get(resources.secrets, { namespace: 'default', name: 'shop-app' });
-  expect(read(secret, 'host')).toBe('shop-rw.default.svc');
+  return new Map(pods.items.map(({ metadata }) => [metadata.name, metadata.uid]));
+};
+const eventsOf = async (name: string, namespace = 'default') =>
+  (await world.client.list(resources.events, { namespace })).items
+    .filter((event) => event.involvedObject.name === name)
+    .map((event) => event.reason);
+
+describe('the life of a cluster', () => {
+  it('takes a PgCluster to running instances, with everything that belongs to it', async () => {
+    await world.apply('shop', three);
+    const shop = await world.until('shop', 'shop runs', settled);
+    expect(shop.status).toMatchObject({
+      primary: 'shop-1',
+      ready: '4/4',
+      instances: 4,
+      timeline: 1,
+      term: 1,
+      asynchronousReplicas: 2,
+    });
+    expect(shop.status?.synchronousStandbys).toHaveLength(1);
+    expect(condition(shop, 'Ready')).toMatchObject({ status: 'True', reason: 'PrimaryReady' });
+    expect(condition(shop, 'Degraded')).toMatchObject({ status: 'False' });
+    expect(condition(shop, 'SynchronousReplication')).toMatchObject({ status: 'True', reason: 'InSync' });
+
+    const app = await secretOf('shop-app');
+    expect(read(app, 'host')).toBe('shop-rw.default.svc');
+    expect(read(app, 'uri-multi-host')).toContain('shop-4-0.shop-pods.default.svc:5432/app?');
+    expect(app.metadata.ownerReferences).toBeUndefined();
+    expect(await secretOf(caSecretName('shop'))).toBeDefined();
+
+    const namespace = 'default';
+    const service = await world.client.get(resources.services, { namespace, name: 'shop-rw' });
+    expect(service.spec?.selector).toBeUndefined();
+    const role = await world.client.get(resources.roles, { namespace, name: 'shop-agent' });
+    expect(role.rules?.map((rule) => rule.resourceNames)).toEqual([
+      ['shop-rw-leader'],
+      ['shop-1-0', 'shop-2-0', 'shop-3-0', 'shop-4-0'],
+    ]);
+    await eventually('the init Jobs are gone', async () => {
+      const jobs = await world.client.list(resources.jobs, { namespace });
+      return jobs.items.length === 0;
+    });
+  });
+
+  it('writes nothing while nothing changes, although the primary beats', async () => {
+    // Whatever the last test set off has ended when there was no write for a while.
+    let quiet = 0;
+    await eventually(
+      'two seconds without a write',
+      async () => {
+        const before = world.writes.length;
+        await sleep(500);
+        quiet = world.writes.length === before ? quiet + 1 : 0;
+        return quiet >= 4;
+      },
+      60_000,
+    );
+    const before = world.writes.length;
+    await sleep(8_000);
+    expect(world.writes.slice(before)).toEqual([]);
+  });
+
+  it('adds standbys, and removes the least useful ones, but neither the primary nor a synchronous one', async () => {
+    await world.apply('shop', { ...small, replicas: { synchronous: 1, asynchronous: 3 } });
+    await world.until('shop', 'five instances', (c) => settled(c) && c.status?.ready === '5/5');
+    await world.apply('shop', { ...small, replicas: { synchronous: 1, asynchronous: 1 } });
+    const shop = await world.until('shop', 'three instances', (c) => settled(c) && c.status?.ready === '3/3');
+    const names = (await world.instances('shop')).map(({ metadata }) => metadata.name);
+    expect(names).toContain(shop.status?.primary);
+    expect(names).toContain(shop.status?.synchronousStandbys?.[0]);
+    const claims = await world.client.list(resources.persistentVolumeClaims, { namespace: 'default' });
+    expect(claims.items.map(({ metadata }) => metadata.name).sort()).toEqual([
+      'shop-1',
+      'shop-2',
+      'shop-3',
+      'shop-4',
+      'shop-5',
+    ]);
+    expect(await eventsOf('shop')).toContain('VolumeKept');
+    // The volumes that were kept are used again.
+    await world.apply('shop', three);
+    await world.until('shop', 'four instances', (c) => settled(c) && c.status?.ready === '4/4');
+  });
+
+  it('replaces pods one by one for a new image, the primary last and by a switchover', async () => {
+    const before = await world.cluster('shop');
+    const old = await podUids('shop');
+    await world.apply('shop', { ...three, postgres: { image: 'localhost/postgres:17.minor' } });
+    const after = await world.until(
+      'shop',
+      'every pod is new',
+      (c, instances) =>
+        settled(c) &&
+        c.status?.currentImage === 'localhost/postgres:17.minor' &&
+        instances.every(
+          ({ status }) => status?.podUid !== undefined && ![...old.values()].includes(status.podUid),
+        ),
+      { timeoutMs: 60_000 },
+    );
+    expect(after.status?.primary).not.toBe(before.status?.primary);
+    expect(after.status?.term).toBe((before.status?.term ?? 0) + 1);
+    await eventually('the events are there', async () => (await eventsOf('shop')).includes('PrimaryChanged'));
+    expect(await eventsOf('shop')).toEqual(
+      expect.arrayContaining(['PodReplaced', 'SwitchoverRequested', 'PrimaryChanged']),
+    );
+  });
+
+  it('raises a setting that needs a restart by a switchover, and lowers it in place', async () => {
+    const image = { image: 'localhost/postgres:17.minor' };
+    const before = await world.cluster('shop');
+    const pods = await podUids('shop');
+    await world.apply('shop', { ...three, postgres: { ...image, parameters: { max_connections: 200 } } });
+    const raised = await world.until(
+      'shop',
+      'the setting is in force',
+      (c) => settled(c) && condition(c, 'SettingsApplied')?.status === 'True',
+      { timeoutMs: 60_000 },
+    );
+    expect(raised.status?.term).toBe((before.status?.term ?? 0) + 1);
+    await world.apply('shop', { ...three, postgres: { ...image, parameters: { max_connections: 150 } } });
+    const lowered = await world.until(
+      'shop',
+      'the lower setting is in force',
+      (c) => settled(c) && condition(c, 'SettingsApplied')?.status === 'True',
+      { timeoutMs: 60_000 },
+    );
+    expect(lowered.status?.primary).toBe(raised.status?.primary);
+    expect(await podUids('shop')).toEqual(pods);
+  });
+
+  it('grows volumes', async () => {
+    const image = { image: 'localhost/postgres:17.minor' };
+    const postgres = { ...image, parameters: { max_connections: 150 } };
+    // The API server lets only volumes of growing classes grow.
+    await world.apply('shop', { ...three, postgres, storage: { size: '2Gi' } });
+    const refused = await world.until(
+      'shop',
+      'the refusal shows',
+      (c) => condition(c, 'VolumesBound')?.reason === 'ResizeRefused',
+    );
+    expect(condition(refused, 'Ready')?.status).toBe('True');
+    await world.apply('shop', { ...three, postgres });
+    const shrunk = await world.until(
+      'shop',
+      'shrinking back is refused',
+      (c) => condition(c, 'Accepted')?.status === 'False',
+    );
+    expect(condition(shrunk, 'Accepted')).toMatchObject({ reason: 'StorageShrink' });
+    expect(shrunk.status?.acceptedSpec).toMatchObject({ storage: { size: '2Gi' } });
+    expect(shrunk.status?.phase).toBe('Running');
+  });
+
+  it('keeps volumes, credentials and state when the PgCluster is deleted, and adopts them', async () => {
+    const before = await world.cluster('shop');
+    const password = read(await secretOf('shop-app'), 'password');
+    await world.client.remove(resources.pgClusters, { namespace: 'default', name: 'shop' });
+    await eventually(
+      'the PgCluster and its pods are gone',
+      async () =>
+        (await world.client.find(resources.pgClusters, { namespace: 'default', name: 'shop' })) ===
+          undefined && (await podUids('shop')).size === 0,
+      60_000,
+    );
+    expect(read(await secretOf('shop-app'), 'password')).toBe(password);
+    await world.apply('shop', { ...three, storage: { size: '2Gi' } });
+    const after = await world.until('shop', 'shop runs again', settled, { timeoutMs: 60_000 });
+    expect(after.metadata.uid).not.toBe(before.metadata.uid);
+    expect(after.status?.clusterId).toBe(before.status?.clusterId);
+    expect(after.status?.term).toBeGreaterThanOrEqual(before.status?.term ?? 0);
+    expect(read(await secretOf('shop-app'), 'password')).toBe(password);
+    expect((await world.instances('shop')).every(({ spec }) => spec.initMode === 'clone')).toBe(true);
+  });
+
+  it('keeps the image of the agents when the operator is upgraded', async () => {
+    const pods = await podUids('shop');
+    await world.stopOperator();
+    await world.startOperator({ KOSCHEI_IMAGE: 'localhost/koschei:next' });
+    await world.apply('shop', {
+      ...small,
+      replicas: { synchronous: 1, asynchronous: 3 },
+      storage: { size: '2Gi' },
+    });
+    await world.until('shop', 'a fifth instance', (c) => settled(c) && c.status?.ready === '5/5');
+    const images = new Map(
+      (await world.instances('shop')).map(({ metadata, spec }) => [metadata.name, spec.agentImage]),
+    );
+    expect([...images.values()].filter((image) => image === 'localhost/koschei:dev')).toHaveLength(4);
+    for (const [name, uid] of pods) expect((await podUids('shop')).get(name)).toBe(uid);
+  });
+
+  it('deletes everything with deletionPolicy: Delete', async () => {
+    await world.apply('shop', { ...three, storage: { size: '2Gi' }, deletionPolicy: 'Delete' });
+    await world.until('shop', 'the policy is in force', settled, { timeoutMs: 60_000 });
+    await world.client.remove(resources.pgClusters, { namespace: 'default', name: 'shop' });
+    await eventually(
+      'nothing is left',
+      async () => {
+        const [clusters, claims, secrets] = await Promise.all([
+          world.client.list(resources.pgClusters, { namespace: 'default' }),
+          world.client.list(resources.persistentVolumeClaims, { namespace: 'default' }),
+          world.client.list(resources.secrets, {
+            namespace: 'default',
+            labelSelector: { 'koschei.dev/cluster': 'shop' },
+          }),
+        ]);
+        // Nobody runs the controller that removes the protection of volumes in use.
+        const left = claims.items.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
+        return clusters.items.length + left.length + secrets.items.length === 0;
+      },
+      60_000,
+    );
+  });
+});
+
+describe('bad input', () => {
+  it('refuses a spec that cannot work, and creates nothing', async () => {
+    await world.apply('bad', { ...small, postgres: { parameters: { fsync: 'off' } } });
+    const bad = await world.until(
+      'bad',
+      'the refusal shows',
+      (c) => condition(c, 'Accepted')?.status === 'False',
+    );
+    expect(condition(bad, 'Accepted')).toMatchObject({ reason: 'InvalidSpec' });
+    expect(condition(bad, 'Accepted')?.message).toContain('spec.postgres.parameters[fsync]');
+    expect(await world.instances('bad')).toEqual([]);
+    expect(bad.metadata.finalizers).toBeUndefined();
+  });
+
+  it('touches nothing when a change is refused, and goes on with the accepted spec', async () => {
+    await world.apply('fixed', { ...small, replicas: { synchronous: 0, asynchronous: 0 } });
+    const before = await world.until('fixed', 'it runs', settled);
+    const pods = await podUids('fixed');
+    await world.apply('fixed', {
+      ...small,
+      postgres: { version: 16 },
+      replicas: { synchronous: 0, asynchronous: 3 },
+    });
+    const after = await world.until(
+      'fixed',
+      'the refusal shows',
+      (c) => condition(c, 'Accepted')?.status === 'False',
+    );
+    expect(condition(after, 'Accepted')).toMatchObject({ reason: 'MajorUpgradeRefused' });
+    expect(after.status?.acceptedSpec).toEqual(before.status?.acceptedSpec);
+    expect(after.status?.phase).toBe('Running');
+    expect(await podUids('fixed')).toEqual(pods);
+    expect(await world.instances('fixed')).toHaveLength(1);
+  });
+
+  it('says which image cannot be pulled, and goes on when it is corrected', async () => {
+    world.kubelet.behaviour.missingImages.add('localhost/postgres:typo');
+    await world.apply('typo', { ...small, postgres: { image: 'localhost/postgres:typo' } });
+    const typo = await world.until(
+      'typo',
+      'the reason shows',
+      (c) => condition(c, 'Degraded')?.reason === 'ImagePullFailed',
+    );
+    expect(condition(typo, 'Degraded')?.message).toContain('localhost/postgres:typo');
+    await world.apply('typo', { ...small, postgres: { image: 'localhost/postgres:17' } });
+    await world.until('typo', 'it runs', settled, { timeoutMs: 60_000 });
+  });
+
+  it('repairs a rolling change that went wrong', async () => {
+    await world.apply('typo', { ...small, postgres: { image: 'localhost/postgres:typo' } });
+    const stuck = await world.until(
+      'typo',
+      'the reason shows',
+      (c) => condition(c, 'Degraded')?.reason === 'ImagePullFailed',
+    );
+    expect(condition(stuck, 'Ready')?.status).toBe('True');
+    expect(stuck.status?.ready).toBe('2/3');
+    await world.apply('typo', { ...small, postgres: { image: 'localhost/postgres:17' } });
+    await world.until('typo', 'it runs', (c) => settled(c) && c.status?.ready === '3/3', {
+      timeoutMs: 60_000,
+    });
+  });
+
+  it('passes on what the agent says about an image without Postgres', async () => {
+    const message = JSON.stringify({ reason: 'NoPostgresInImage', message: 'no Postgres 17 in this image' });
+    for (const instance of ['empty-1', 'empty-2', 'empty-3']) {
+      world.kubelet.behaviour.initFailures.set(instance, { exitCode: 1, message });
+    }
+    await world.apply('empty', small);
+    await world.until('empty', 'the reason shows', (_, instances) =>
+      instances.some((each) =>
+        each.status?.conditions?.some(
+          ({ reason, message: text }) => reason === 'NoPostgresInImage' && text.includes('no Postgres 17'),
+        ),
+      ),
+    );
+  });
+
+  it('says that a volume is not bound', async () => {
+    world.kubelet.behaviour.unboundClaims = true;
+    try {
+      await world.apply('unbound', { storage: { size: '1Gi', storageClassName: 'no-such-class' } });
+      await world.until(
+        'unbound',
+        'the reason shows',
+        (c) => condition(c, 'VolumesBound')?.reason === 'VolumeNotBound',
+      );
+    } finally {
+      world.kubelet.behaviour.unboundClaims = false;
+    }
+  });
+
+  it('takes nothing that belongs to others', async () => {
+    const namespace = 'default';
+    await world.client.create(resources.services, {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'mine-rw', namespace },
+      spec: { ports: [{ port: 80 }] },
+    } as never);
+    await world.apply('mine', small);
+    const mine = await world.until(
+      'mine',
+      'the reason shows',
+      (c) => condition(c, 'Accepted')?.reason === 'NameTaken',
+    );
+    expect(condition(mine, 'Accepted')?.message).toContain('mine-rw');
+    const service = await world.client.get(resources.services, { namespace, name: 'mine-rw' });
+    expect(service.spec?.ports?.[0]?.port).toBe(80);
+    expect(service.metadata.labels).toBeUndefined();
+  });
+
+  it('keeps two clusters of one name in two namespaces apart', async () => {
+    await world.client.create(resources.namespaces, {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: 'other' },
+    });
+    await world.apply('twin', small);
+    await world.apply('twin', small, 'other');
+    const one = await world.until('twin', 'one runs', settled, { timeoutMs: 60_000 });
+    const two = await world.until('twin', 'the other runs', settled, {
+      namespace: 'other',
+      timeoutMs: 60_000,
+    });
+    expect(one.status?.clusterId).not.toBe(two.status?.clusterId);
+    expect(read(await secretOf('twin-app'), 'password')).not.toBe(
+      read(await secretOf('twin-app', 'other'), 'password'),
+    );
+  });
+
+  it('says that there is no spare for the synchronous standby', async () => {
+    await world.apply('tight', { ...small, replicas: { synchronous: 1, asynchronous: 0 } });
+    const tight = await world.until('tight', 'it runs', settled);
+    expect(condition(tight, 'SynchronousReplication')).toMatchObject({
+      status: 'True',
+      reason: 'NoSpareForSync',
+    });
+  });
+
+  it("says which Secret of an etcd of the user's own is missing", async () => {
+    await world.apply('own', {
+      ...small,
+      etcd: { endpoints: ['https://etcd.example:2379'], tlsSecret: 'not-there' },
+    });
+    const own = await world.until(
+      'own',
+      'the reason shows',
+      (c) => condition(c, 'EtcdReachable')?.reason === 'SecretMissing',
+    );
+    expect(condition(own, 'EtcdReachable')?.message).toContain('not-there');
+  });
+});
+
+describe('without etcd', () => {
+  it('says so and touches nothing', async () => {
+    const before = await world.until('tight', 'it runs', settled);
+    const pods = await podUids('tight');
+    world.etcd.signal('SIGSTOP');
+    try {
+      const during = await world.until(
+        'tight',
+        'the reason shows',
+        (c) => condition(c, 'EtcdReachable')?.status === 'False',
+        {
+          timeoutMs: 60_000,
+        },
+      );
+      expect(during.status).toMatchObject({
+        primary: before.status?.primary,
+        ready: '2/2',
+        phase: 'Running',
+      });
+      await world.apply('tight', {
+        ...small,
+        replicas: { synchronous: 1, asynchronous: 1 },
+        resources: { requests: { cpu: '1' } },
+      });
+      await sleep(3_000);
+      expect(await podUids('tight')).toEqual(pods);
+    } finally {
+      world.etcd.signal('SIGCONT');
+    }
+    await world.until(
+      'tight',
+      'the change is made',
+      (c) => settled(c) && c.status?.ready === '3/3' && condition(c, 'EtcdReachable')?.status === 'True',
+      {
+        timeoutMs: 60_000,
+      },
+    );
+  });
+
+  it('starts nothing when the state is lost, and lists the volumes', async () => {
+    const before = await world.cluster('tight');
+    await world.client.remove(resources.pgClusters, { namespace: 'default', name: 'tight' });
+    await eventually(
+      'the PgCluster is gone',
+      async () => {
+        const found = await world.client.find(resources.pgClusters, { namespace: 'default', name: 'tight' });
+        return found === undefined && (await podUids('tight')).size === 0;
+      },
+      60_000,
+    );
+    await world.loseState(before);
+    await world.apply('tight', small);
+    const after = await world.until('tight', 'it waits', phase('WaitingForDecision'), { timeoutMs: 60_000 });
+    expect(after.status?.volumes?.map(({ instance, timeline }) => [instance, timeline])).toContainEqual([
+      before.status?.primary,
+      before.status?.timeline,
+    ]);
+    expect(condition(after, 'EtcdReachable')).toMatchObject({ status: 'False', reason: 'EtcdStateLost' });
+    expect(await world.instances('tight')).toEqual([]);
+  });
 });

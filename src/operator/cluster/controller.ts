@@ -44,7 +44,7 @@ export interface ClusterControllerOptions {
 }
 
 interface Remembered {
-  requestedAt: number | undefined;
+  requested: { readonly at: number; readonly term: number | undefined } | undefined;
   staleSince: number | undefined;
   failure: Failure | undefined;
   readonly restarts: Map<string, number>;
@@ -63,7 +63,7 @@ export function clusterReconciler(options: ClusterControllerOptions): Reconcile 
       return {};
     }
     const memory = memories.get(name) ?? {
-      requestedAt: undefined,
+      requested: undefined,
       staleSince: undefined,
       failure: undefined,
       restarts: new Map(),
@@ -113,7 +113,7 @@ class Pass {
           confirmed ??= await this.#lookAgain(cluster, tenant);
           if (!confirmed.has(actionKey(action))) {
             this.#log.info({ action: actionKey(action) }, 'not done: a second look at etcd says otherwise');
-            return { requeueAfterMs: 1_000 };
+            return { requeueAfterMs: 200 };
           }
         }
         if ((await this.#execute(action, snapshot, tenant)) === 'conflict') return { requeueAfterMs: 200 };
@@ -159,9 +159,13 @@ class Pass {
   }
 
   #remembered(): ClusterSnapshot['memory'] {
-    const { requestedAt, staleSince, restarts } = this.#memory;
-    const ago = (at: number | undefined) => (at === undefined ? undefined : this.#clock.monotonic() - at);
-    return { requestedMsAgo: ago(requestedAt), staleForMs: ago(staleSince), restarts };
+    const { requested, staleSince, restarts } = this.#memory;
+    const now = this.#clock.monotonic();
+    return {
+      requested: requested === undefined ? undefined : { msAgo: now - requested.at, term: requested.term },
+      staleForMs: staleSince === undefined ? undefined : now - staleSince,
+      restarts,
+    };
   }
 
   #noteTraffic(snapshot: ClusterSnapshot): void {
@@ -240,7 +244,8 @@ class Pass {
           value: JSON.stringify(action.value),
           expect: '0',
         }));
-        if (put.succeeded) this.#memory.requestedAt = this.#clock.monotonic();
+        const term = snapshot.etcd.known ? snapshot.etcd.value.view.leader?.value.term : undefined;
+        if (put.succeeded) this.#memory.requested = { at: this.#clock.monotonic(), term };
         return put.succeeded ? 'done' : 'conflict';
       }
       case 'command': {

@@ -19,6 +19,7 @@ import {
 } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
+import { askedSwitchover } from './asked-switchover.ts';
 import { planDeletion } from './deletion.ts';
 import { agentAccess } from './desired/access.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
@@ -93,6 +94,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
       : { kept: members, leaving: [], waiting: 0 };
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
+  const asked = askedSwitchover(snapshot);
 
   const foundation = [
     ...secrets(snapshot, accepted, names),
@@ -110,7 +112,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
           ...etcd(snapshot, accepted, removal, count),
           ...(ready ? instances(snapshot, accepted, removal, situation, count) : []),
           ...removals(snapshot, accepted, removal),
-          ...carryOut(snapshot, step),
+          ...(asked.length > 0 ? asked : carryOut(snapshot, step)),
         ]
       : []),
     ...clearSlice(snapshot, accepted),
@@ -324,12 +326,15 @@ const restartKey = (name: string, settings: readonly string[], generation: numbe
 function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Removal): Step {
   if (!snapshot.etcd.known) return { do: 'nothing' };
   const { view } = snapshot.etcd.value;
-  const { requestedMsAgo, restarts } = snapshot.memory;
+  const { requested, restarts } = snapshot.memory;
   return nextStep({
     members: removal.kept,
     synchronous: cluster.spec.replicas.synchronous,
     switchingOver:
-      view.request !== undefined || (requestedMsAgo !== undefined && requestedMsAgo < switchoverPatienceMs),
+      view.request !== undefined ||
+      (requested !== undefined &&
+        requested.msAgo < switchoverPatienceMs &&
+        requested.term === view.leader?.value.term),
     ordered: [...view.commands.keys()],
     exhausted: removal.kept
       .filter((member) => {

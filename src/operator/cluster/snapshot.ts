@@ -26,8 +26,8 @@ export interface EtcdFacts {
 
 /** What the operator remembers of this cluster between passes; lost when it restarts. */
 export interface Memory {
-  /** Milliseconds since the last switchover was asked for; undefined: never. */
-  readonly requestedMsAgo?: number | undefined;
+  /** The last switchover that was asked for, and the term in which it was; undefined: none. */
+  readonly requested?: { readonly msAgo: number; readonly term: number | undefined } | undefined;
   /** For how long the slice of `-rw` has had endpoints that lead nowhere; undefined: it has none. */
   readonly staleForMs?: number | undefined;
   /** How often each instance was told to restart for the same settings: key `instance settings generation`. */

@@ -100,8 +100,8 @@ function lagOf(
 ): { readonly lag: string; readonly waitMs: number | undefined } {
   const before = snapshot.instance.status?.lag;
   const lag = isLeader ? '' : lagClass(says?.lagBytes);
-  if (before === undefined || lag === before || lag === '' || before === '')
-    return { lag, waitMs: undefined };
+  const urgent = before === undefined || before === '?' || isLeader;
+  if (urgent || lag === before) return { lag, waitMs: undefined };
   const ago = snapshot.lagChangedMsAgo ?? lagEveryMs;
   return ago >= lagEveryMs ? { lag, waitMs: undefined } : { lag: before, waitMs: lagEveryMs - ago };
 }

@@ -24,6 +24,8 @@ export interface Behaviour {
   unboundClaims: boolean;
 }
 
+const nodeCount = 3;
+
 /**
  * Scheduler, volumes and kubelets in one: binds claims, gives pods a node and an address, runs a simulated agent per
  * Postgres pod, and ends pods that are to be deleted.
@@ -47,7 +49,14 @@ export class SimulatedKubelet {
     this.#http = new Agent({ connect: { ca: server.ca } });
   }
 
-  start(): void {
+  async start(): Promise<void> {
+    for (let n = 0; n < nodeCount; n += 1) {
+      const metadata = { name: `node-${n}` };
+      await this.#client.create(resources.nodes, { apiVersion: 'v1', kind: 'Node', metadata });
+      await this.#client.patchStatus(resources.nodes, metadata, {
+        conditions: [{ type: 'Ready', status: 'True' }],
+      });
+    }
     let busy = false;
     this.#timer = setInterval(() => {
       if (busy) return;
@@ -110,8 +119,12 @@ export class SimulatedKubelet {
       await this.#client.remove(resources.pods, pod.metadata, { uid, gracePeriodSeconds: 0 });
       return;
     }
-    const claim = claims.find((each) => each.metadata.name === pod.metadata.labels?.[label.instance]);
-    if (claim?.status?.phase !== 'Bound' || claim.metadata.namespace !== pod.metadata.namespace) return;
+    const claim = claims.find(
+      ({ metadata }) =>
+        metadata.namespace === pod.metadata.namespace &&
+        metadata.name === pod.metadata.labels?.[label.instance],
+    );
+    if (claim?.status?.phase !== 'Bound') return;
     if (pod.spec?.nodeName === undefined) await this.#place(pod);
     const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].map(
       (each) => each.image ?? '',
@@ -124,7 +137,8 @@ export class SimulatedKubelet {
 
   async #place(pod: Pod): Promise<void> {
     const { namespace = '', name } = pod.metadata;
-    const node = `node-${1 + ((createHash('sha1').update(name).digest()[0] ?? 0) % 3)}`;
+    const ordinal = Number(/-(\d+)$/.exec(pod.metadata.labels?.[label.instance] ?? '')?.[1] ?? 0);
+    const node = `node-${ordinal % nodeCount}`;
     const answer = await request(`${this.#server.url}/api/v1/namespaces/${namespace}/pods/${name}/binding`, {
       dispatcher: this.#http,
       method: 'POST',

@@ -5,6 +5,7 @@ import { parseAllDocuments } from 'yaml';
 import { fieldManager } from '../../api/names.ts';
 import { PgCluster, type PgClusterSpecInput } from '../../api/pgcluster.ts';
 import { PgInstance } from '../../api/pginstance.ts';
+import { clusterKeys, Etcd } from '../../dcs/index.ts';
 import {
   type KubeClient,
   type KubeObject,
@@ -42,6 +43,8 @@ export interface World {
     check: (cluster: PgCluster, instances: PgInstance[]) => boolean,
     options?: { namespace?: string; timeoutMs?: number },
   ) => Promise<PgCluster>;
+  /** Removes everything that etcd holds about the cluster. */
+  readonly loseState: (cluster: PgCluster) => Promise<void>;
   readonly startOperator: (environment?: Record<string, string>) => Promise<void>;
   readonly stopOperator: () => Promise<void>;
   readonly stop: () => Promise<void>;
@@ -75,7 +78,7 @@ export async function startWorld(): Promise<World> {
     const etcd = await secureEtcd(port, secret);
     stops.push(() => etcd.stop());
     const kubelet = new SimulatedKubelet(server);
-    kubelet.start();
+    await kubelet.start();
     stops.push(() => kubelet.stop());
 
     const writes: RequestInfo[] = [];
@@ -111,6 +114,21 @@ export async function startWorld(): Promise<World> {
         );
       },
       cluster: get,
+      loseState: async ({ metadata, status }) => {
+        const { authority, root } = await ensureEtcdCredentials(client, 'koschei-system', new Date(), log);
+        const tls = {
+          ca: Buffer.from(authority.cert),
+          cert: Buffer.from(root.cert),
+          key: Buffer.from(root.key),
+        };
+        const connection = new Etcd({ endpoints: [`https://127.0.0.1:${port}`], timeoutMs: 2_000, tls });
+        const { prefix } = clusterKeys(metadata.namespace, metadata.name, status?.clusterId ?? '');
+        try {
+          await connection.transact([], [{ op: 'deletePrefix', key: prefix }]);
+        } finally {
+          connection.close();
+        }
+      },
       until: async (name, what, check, { namespace = 'default', timeoutMs = 30_000 } = {}) => {
         let last: unknown;
         try {
