@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { context, imageName, kubeconfig, kubectl, provideImage } from './cluster/cluster.ts';
 import { foreignContext, repository } from './cluster/settings.ts';
 import { report, run } from './cluster/shell.ts';
+import { installMissing } from './packages.ts';
 
 const help = `Usage: npm run node -- e2e/install.ts
 
@@ -28,7 +29,7 @@ const overlayPrefix = 'localhost';
  * @throws {Error} with the last lines of the command that failed.
  */
 export async function install(): Promise<void> {
-  await run(process.execPath, [`${repository}/e2e/cluster/up.ts`], { onLine: (line) => console.log(line) });
+  await bringUp();
   const image = await koscheiImage();
   report('installing Koschei ...');
   await apply(image);
@@ -36,9 +37,15 @@ export async function install(): Promise<void> {
   report(`Koschei is installed (${image})`);
 }
 
+/** `npm run cluster:up`. */
+export async function bringUp(): Promise<void> {
+  await run(process.execPath, [`${repository}/e2e/cluster/up.ts`], { onLine: (line) => console.log(line) });
+}
+
 /** Builds Koschei's image and loads it into the nodes. Its tag is a digest of its content, so that a change rolls out. */
 async function koscheiImage(): Promise<string> {
   if (foreignContext !== undefined) return process.env.KOSCHEI_IMAGE ?? imageName('koschei:dev');
+  await installMissing('compiler');
   report("building Koschei's programs ...");
   await run(process.execPath, [`${repository}/images/bundle.ts`]);
   const hash = createHash('sha256');

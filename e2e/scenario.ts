@@ -1,9 +1,9 @@
-import { onTestFailed, test } from 'vitest';
+import { expect, onTestFailed, test } from 'vitest';
 import type { PgClusterSpecInput } from '../src/api/pgcluster.ts';
 import { dumpDiagnostics } from './diagnostics.ts';
 import { now } from './faults.ts';
 import type { Verdict } from './ledger/checker.ts';
-import { type Attempt, routes } from './ledger/history.ts';
+import { type Attempt, type Route, routes } from './ledger/history.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import { PostgresCluster } from './postgres-cluster.ts';
 import { type Gaps, gapsSince, startLedger, verifyLedger } from './workload.ts';
@@ -67,6 +67,15 @@ export async function healthyCluster(test: string, spec: PgClusterSpecInput): Pr
     await cluster.remove();
     throw error;
   }
+}
+
+/** Milliseconds that each route may be without an acknowledgement; the benchmark says how long it really takes. */
+const longestGapAllowed = 15_000;
+
+/** Fails when writes stood still for long on one of the routes. */
+export function expectShortGaps({ gaps }: LoadReport, of: readonly Route[] = routes): void {
+  for (const route of of)
+    expect(gaps[route]?.milliseconds, `gap of ${route}`).toBeLessThan(longestGapAllowed);
 }
 
 /** The workloads of this process, for diagnostics. */

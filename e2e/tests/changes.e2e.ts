@@ -1,0 +1,201 @@
+import { afterAll, beforeAll, beforeEach, describe, expect } from 'vitest';
+import { kubectl } from '../cluster/cluster.ts';
+import { now } from '../faults.ts';
+import { eventually } from '../kubernetes.ts';
+import type { PostgresCluster } from '../postgres-cluster.ts';
+import { expectShortGaps, healthyCluster, scenario, underLoad } from '../scenario.ts';
+
+/* Edits of one spec, one after the other, while rows are written. */
+
+let shop: PostgresCluster;
+
+beforeAll(async () => {
+  shop = await healthyCluster('changes', {
+    postgres: { parameters: { shared_buffers: '32MB', max_connections: 50 } },
+    replicas: { synchronous: 1, asynchronous: 1 },
+    storage: { size: '512Mi' },
+    resources: { requests: { cpu: '50m', memory: '128Mi' } },
+  });
+}, 300_000);
+
+afterAll(async () => {
+  await shop?.remove();
+}, 180_000);
+
+beforeEach(async () => {
+  await shop.waitHealthy(60_000);
+}, 90_000);
+
+/** Milliseconds for a rolling restart of all instances. */
+const rollout = 180_000;
+
+/** Makes a change under load and waits until it is in force and all is well. */
+const change = (spec: object, inForce: () => Promise<boolean>) =>
+  underLoad(
+    shop,
+    async () => {
+      const at = now();
+      await shop.patch(spec);
+      await eventually(`${JSON.stringify(spec)} to be in force`, rollout, inForce, 500);
+      return at;
+    },
+    { healthyWithin: rollout },
+  );
+
+/** Whether every instance has this value of a setting. */
+async function everywhere(setting: string, value: string): Promise<boolean> {
+  const pods = await shop.pods();
+  const values = await Promise.all(pods.map(({ instance }) => shop.sql(instance, `SHOW ${setting}`)));
+  return values.length > 0 && values.every((each) => each === value);
+}
+
+const parameters = (given: object) => ({ postgres: { parameters: given } });
+const starts = async (): Promise<string[]> =>
+  Promise.all(
+    (await shop.pods()).map(({ instance }) => shop.sql(instance, 'SELECT pg_postmaster_start_time()')),
+  );
+
+describe('changes', () => {
+  scenario(
+    'a parameter that needs a reload restarts nothing',
+    () => shop,
+    async () => {
+      const before = await starts();
+      const primary = await shop.knownPrimary();
+      await change(parameters({ work_mem: '7MB' }), () => everywhere('work_mem', '7MB'));
+      expect(await starts()).toEqual(before);
+      expect(await shop.knownPrimary()).toBe(primary);
+    },
+  );
+
+  scenario(
+    'a line for pg_hba.conf is taken up without a restart',
+    () => shop,
+    async () => {
+      const before = await starts();
+      const lines = ['hostssl all app all scram-sha-256', 'host all guest 192.0.2.0/24 reject'];
+      const rule = `SELECT count(*) FROM pg_hba_file_rules WHERE 'guest' = ANY(user_name)`;
+      await change({ postgres: { hba: lines } }, async () => {
+        const pods = await shop.pods();
+        const counts = await Promise.all(pods.map(({ instance }) => shop.sql(instance, rule)));
+        return counts.every((count) => count === '1');
+      });
+      expect(await starts()).toEqual(before);
+    },
+  );
+
+  scenario(
+    'a parameter that needs a restart: standbys first, the primary by switchover',
+    () => shop,
+    async () => {
+      const report = await change(parameters({ shared_buffers: '48MB' }), () =>
+        everywhere('shared_buffers', '48MB'),
+      );
+      expectShortGaps(report);
+    },
+    400_000,
+  );
+
+  scenario(
+    'max_connections is raised',
+    () => shop,
+    async () => {
+      expectShortGaps(
+        await change(parameters({ max_connections: 80 }), () => everywhere('max_connections', '80')),
+      );
+    },
+    400_000,
+  );
+
+  scenario(
+    'max_connections is lowered',
+    () => shop,
+    async () => {
+      expectShortGaps(
+        await change(parameters({ max_connections: 40 }), () => everywhere('max_connections', '40')),
+      );
+    },
+    400_000,
+  );
+
+  scenario(
+    'one more asynchronous standby',
+    () => shop,
+    async () => {
+      await change({ replicas: { asynchronous: 2 } }, async () => (await shop.pods()).length === 4);
+    },
+  );
+
+  scenario(
+    'one more synchronous standby instead of an asynchronous one',
+    () => shop,
+    async () => {
+      await change({ replicas: { synchronous: 2, asynchronous: 1 } }, async () => {
+        return (await shop.synchronousStandbys()).length === 2;
+      });
+    },
+  );
+
+  scenario(
+    'fewer standbys: neither the primary nor a synchronous one goes',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      await change(
+        { replicas: { synchronous: 1, asynchronous: 1 } },
+        async () => (await shop.pods()).length === 3,
+      );
+      expect(await shop.knownPrimary()).toBe(primary);
+    },
+  );
+
+  scenario(
+    'kubectl scale changes the asynchronous standbys',
+    () => shop,
+    async () => {
+      await kubectl(['-n', shop.namespace, 'scale', 'pgc/shop', '--replicas=0']);
+      await eventually('one standby', 60_000, async () => (await shop.pods()).length === 2);
+      await shop.waitHealthy(60_000);
+      expect(await shop.wanted()).toEqual({ instances: 2, synchronous: 1 });
+      await shop.waitForCondition(
+        'SynchronousReplication',
+        { status: 'True', reason: 'NoSpareForSync' },
+        30_000,
+      );
+      await kubectl(['-n', shop.namespace, 'scale', 'pgc/shop', '--replicas=1']);
+      await shop.waitHealthy(120_000);
+    },
+  );
+
+  scenario(
+    'volumes grow online',
+    () => shop,
+    async () => {
+      const before = await starts();
+      await change({ storage: { size: '768Mi' } }, async () => {
+        const claims = await kubectl([
+          ...['-n', shop.namespace, 'get', 'pvc', 'shop-1', '-o', 'jsonpath={.status.capacity.storage}'],
+        ]);
+        return claims === '768Mi';
+      });
+      expect(await starts()).toEqual(before);
+    },
+  );
+
+  scenario(
+    'another minor image: standbys first, the primary by switchover',
+    () => shop,
+    async () => {
+      const image = (await shop.status()).currentImage ?? '';
+      const report = await change({ postgres: { image: `${image}.minor` } }, async () => {
+        const images = await kubectl([
+          ...['-n', shop.namespace, 'get', 'pods', '-l', 'app.kubernetes.io/component=postgres'],
+          ...['-o', 'jsonpath={.items[*].spec.containers[0].image}'],
+        ]);
+        return images.split(' ').every((each) => each === `${image}.minor`);
+      });
+      expectShortGaps(report);
+    },
+    400_000,
+  );
+});
