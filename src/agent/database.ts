@@ -101,6 +101,10 @@ export class Database {
   #owned: Readonly<Record<string, string>> = {};
   #overridden: readonly string[] = [];
   #lowered: readonly string[] = [];
+  /** Of the control file, as read when Postgres was started or the user's settings changed. */
+  #control: ControlledSettings | undefined;
+  /** The user's settings in force, checked for this generation of them. */
+  #checked: UserSettings | undefined;
   #userProblem: { readonly reason: string; readonly message: string } | undefined;
 
   constructor(options: DatabaseOptions) {
@@ -251,6 +255,8 @@ export class Database {
     if (this.#volume.state !== 'ready')
       throw new OperationError('VolumeNotReady', 'there is no usable data directory');
     const control = await readControlData(this.#o.installation);
+    this.#control = control.settings;
+    this.#checked = undefined;
     const own = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     // R6: numbers reserved for a promotion that did not happen must not be taken for children of this timeline.
     if (as === 'standby') {
@@ -262,7 +268,7 @@ export class Database {
         await removeForeignHistories(paths, own, { timeline: leader.timeline, ancestors });
       }
     }
-    await this.#writeChecked(settings, control.settings, as === 'standby');
+    await this.#writeChecked(settings, as === 'standby');
     await setStandbySignal(paths, as === 'standby');
     signal.throwIfAborted();
     this.#state = { process: 'starting', startedAs: as, since: this.#o.now(), walLost: false };
@@ -286,9 +292,8 @@ export class Database {
 
   async #configure(settings: Settings, signal: AbortSignal): Promise<void> {
     const { generation } = this.#o.user();
-    const control = await readControlData(this.#o.installation);
     const standby = this.#state.observation?.inRecovery ?? this.#state.startedAs === 'standby';
-    await this.#writeChecked(settings, control.settings, standby);
+    await this.#writeChecked(settings, standby);
     signal.throwIfAborted();
     if (this.#state.process === 'running') {
       const mismatches = await this.#sql.reloadAndVerify(this.#owned, limit.configure);
@@ -309,26 +314,30 @@ export class Database {
    * Writes the settings with what the user asks for or, when Postgres would refuse that, with what it accepted last: a
    * mistake in a parameter never stops a database, nor a change of the synchronous set.
    */
-  async #writeChecked(settings: Settings, control: ControlledSettings, standby: boolean): Promise<void> {
+  async #writeChecked(settings: Settings, standby: boolean): Promise<void> {
     const { installation } = this.#o;
     const wanted = this.#o.user();
-    await this.#write(settings, control, standby, wanted);
+    // On the way of a failover nothing is asked that is known already.
+    if (this.#checked?.generation === wanted.generation)
+      return await this.#write(settings, standby, this.#checked);
+    this.#control = (await readControlData(installation)).settings;
+    await this.#write(settings, standby, wanted);
     const refused =
       this.#state.process === 'running'
         ? await this.#refusedByServer()
         : await refusedByProgram(installation);
     if (refused === undefined) {
       this.#userProblem = undefined;
-      await writeAcceptedSettings(installation.paths, wanted);
-      return;
+      this.#checked = wanted;
+      return await writeAcceptedSettings(installation.paths, wanted);
     }
-    const accepted = await readAcceptedSettings(installation.paths);
     this.#o.log.warn({ refused }, 'Postgres would refuse the settings; those it accepted last stay');
     this.#userProblem = {
       reason: 'UnknownParameter',
       message: `${refused}; the settings of before stay in force`,
     };
-    await this.#write(settings, control, standby, accepted);
+    this.#checked = { ...(await readAcceptedSettings(installation.paths)), generation: wanted.generation };
+    await this.#write(settings, standby, this.#checked);
   }
 
   async #refusedByServer(): Promise<string | undefined> {
@@ -338,12 +347,7 @@ export class Database {
       : errors.map((e) => `${e.file}:${e.line ?? '?'}: ${e.error}`).join('; ');
   }
 
-  async #write(
-    settings: Settings,
-    control: ControlledSettings,
-    standby: boolean,
-    user: Omit<UserSettings, 'generation'>,
-  ): Promise<void> {
+  async #write(settings: Settings, standby: boolean, user: UserSettings): Promise<void> {
     const { installation, clusterName, osUser, memoryBytes } = this.#o;
     const dataId = this.#identity?.dataId ?? '';
     const space = await volumeSpace(installation.paths);
@@ -360,14 +364,18 @@ export class Database {
       synchronousStandbys: settings.synchronousNames,
       upstream: settings.upstream === undefined ? undefined : this.#upstream(settings.upstream),
       upstreamSlot: settings.upstream === undefined ? undefined : replicationName(dataId),
-      atLeast: standby ? control : undefined,
+      atLeast: standby ? this.#control : undefined,
       acceptClients: settings.clientsAllowed,
     });
     await writeSettings(installation.paths, rendered);
     this.#owned = rendered.owned;
-    this.#lowered = standby
-      ? []
-      : controlledNames.filter((name) => wantedValue(name, rendered.owned, user.parameters) < control[name]);
+    const control = this.#control;
+    this.#lowered =
+      standby || control === undefined
+        ? []
+        : controlledNames.filter(
+            (name) => wantedValue(name, rendered.owned, user.parameters) < control[name],
+          );
   }
 
   #upstream(upstream: Upstream) {
@@ -411,11 +419,12 @@ export class Database {
     const before = await this.#replayed(signal);
     await reserveTimeline(paths, { own: before.timeline, allotted: operation.timeline });
     await writePromotion(paths, { term: operation.term, timeline: operation.timeline });
-    await this.#readVolume();
-    for (const slot of operation.slots)
-      await this.#sql.createSlot(slot).catch((error) => this.#o.log.warn({ err: error, slot }, 'no slot'));
+    if (this.#volume.state === 'ready') this.#volume = { ...this.#volume, promotedTerm: operation.term };
     signal.throwIfAborted();
     await this.#sql.promote();
+    // While it promotes: standbys that come too early try again after 100 ms.
+    for (const slot of operation.slots)
+      await this.#sql.createSlot(slot).catch((error) => this.#o.log.warn({ err: error, slot }, 'no slot'));
     const deadline = this.#o.now() + limit.promotion;
     for (;;) {
       signal.throwIfAborted();

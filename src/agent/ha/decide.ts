@@ -100,7 +100,7 @@ export function wantedSettings(state: HaState, facts: Facts): Settings {
   const leader = facts.dcs.view.leader?.value;
   const following = leader !== undefined && !isMine(facts, leader) && state.takeover === undefined;
   return {
-    synchronousNames: standbyNames(facts),
+    synchronousNames: state.takeover === undefined ? standbyNames(facts) : state.syncNames,
     clientsAllowed: true,
     ...(following ? { upstream: { instance: leader.instance, address: leader.address } } : {}),
   };
@@ -288,7 +288,10 @@ function won(
     case 'take':
       draft.set({
         fencedTerm: undefined,
-        syncNames: namesAfterTakeover(draft, sync),
+        // Set with the receiver's stop already, if that still holds.
+        syncNames: namesFor(sync).every((name) => draft.state.syncNames.includes(name))
+          ? draft.state.syncNames
+          : namesAfterTakeover(draft, sync),
         reign: {
           ...good,
           stage: 'promote',
@@ -965,6 +968,8 @@ function follow(draft: Draft): void {
         syncRevision: sync.revision,
         why: may.why,
       },
+      // What the taking transaction will make necessary is set in the same reload.
+      syncNames: namesAfterTakeover(draft, takeWrite({ facts, state, leader, sync }).sync ?? sync.value),
     });
     return draft.operate({ do: 'stop-receiver', settings: wantedSettings(draft.state, facts) }, may.why);
   }
