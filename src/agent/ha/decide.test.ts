@@ -1,0 +1,1311 @@
+import { describe, expect, it } from 'vitest';
+import {
+  type ClusterView,
+  type ConfigValue,
+  defaultTiming,
+  emptyView,
+  type LeaderValue,
+  leaderGraceMs,
+  type MemberRef,
+  type MemberValue,
+  type Stamped,
+  type SyncValue,
+} from '../../dcs/index.ts';
+import { answerProbe, decide, divergence, fenceDeadline, initialState, wantedSettings } from './decide.ts';
+import type {
+  Command,
+  Decision,
+  Facts,
+  HaState,
+  LeaderWrite,
+  Observation,
+  Operation,
+  OperationOutcome,
+  PeerAnswer,
+  PeerFacts,
+  PostgresFacts,
+  Reign,
+  TransactionOutcome,
+  Volume,
+  Walsender,
+} from './facts.ts';
+import { placeholderName, replicationName } from './names.ts';
+
+const now = 1_000_000;
+const ref = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });
+/** A decides in every test. */
+const [A, B, C] = [ref(1), ref(2), ref(3)] as const;
+const name = (m: MemberRef) => replicationName(m.dataId);
+const boot = (m: MemberRef) => `boot-of-${m.instance}`;
+const grace = leaderGraceMs(defaultTiming);
+const stamp = <T>(value: T, revision: string): Stamped<T> => ({ value, revision });
+
+function config(change: Partial<ConfigValue> = {}): ConfigValue {
+  return {
+    generation: 1,
+    synchronous: 1,
+    durability: 'required',
+    fencing: 'fast',
+    timing: defaultTiming,
+    members: [A, B, C].map((m) => m.instance),
+    parameters: {},
+    hba: [],
+    logLevel: 'info',
+    ...change,
+  };
+}
+
+function leaderOf(m: MemberRef, change: Partial<LeaderValue> = {}): LeaderValue {
+  return {
+    ...m,
+    bootId: boot(m),
+    term: 3,
+    timeline: 3,
+    phase: 'leading',
+    beat: 7,
+    address: `address of ${m.instance}`,
+    members: [A, B, C],
+    ...change,
+  };
+}
+
+function memberOf(m: MemberRef): MemberValue {
+  return {
+    ...m,
+    bootId: boot(m),
+    address: `address of ${m.instance}`,
+    node: `node of ${m.instance}`,
+    podUid: 'x',
+    role: 'none',
+    state: 'waiting',
+    agentVersion: '1',
+  };
+}
+
+interface Stored {
+  readonly leader?: LeaderValue | undefined;
+  readonly sync?: Partial<SyncValue>;
+  readonly config?: ConfigValue | undefined;
+  readonly view?: Partial<ClusterView>;
+}
+
+function stored(s: Stored): ClusterView {
+  const settings = 'config' in s ? s.config : config();
+  return {
+    ...emptyView,
+    revision: '50',
+    initialize: stamp({ systemIdentifier: '77', by: 'shop-1' }, '2'),
+    ...(settings === undefined ? {} : { config: stamp(settings, '1') }),
+    ...(s.leader === undefined ? {} : { leader: stamp(s.leader, '40') }),
+    sync: stamp({ term: 3, mode: 'sync', names: [], ...s.sync }, '30'),
+    members: new Map([A, B, C].map((m) => [m.instance, stamp(memberOf(m), '5')])),
+    ...s.view,
+  };
+}
+
+function volume(change: Partial<Extract<Volume, { state: 'ready' }>> = {}): Volume {
+  return {
+    state: 'ready',
+    dataId: A.dataId,
+    systemIdentifier: '77',
+    bootstrap: false,
+    promotedTerm: 0,
+    timeline: 3,
+    ...change,
+  };
+}
+
+function standby(change: Partial<Observation> = {}): PostgresFacts {
+  return {
+    process: 'running',
+    startedAs: 'standby',
+    since: now - 60_000,
+    walLost: false,
+    observation: {
+      at: now - 50,
+      inRecovery: true,
+      timeline: 3,
+      receivedLsn: 1_000n,
+      replayedLsn: 1_000n,
+      walsenders: [],
+      commitWaitMs: 0,
+      pendingRestart: [],
+      overridden: [],
+      ...change,
+    },
+  };
+}
+
+function primary(walsenders: readonly Walsender[] = [], change: Partial<Observation> = {}): PostgresFacts {
+  return {
+    ...standby({ inRecovery: false, flushLsn: 2_000n, walsenders, ...change }),
+    startedAs: 'primary',
+  };
+}
+
+const down: PostgresFacts = { process: 'none', since: now - 100, walLost: false };
+
+function walsender(m: MemberRef, change: Partial<Walsender> = {}): Walsender {
+  return { applicationName: name(m), state: 'streaming', syncPriority: 1, flushLsn: 2_000n, ...change };
+}
+
+function answer(m: MemberRef, change: Partial<PeerAnswer> = {}, at = now - 50): [string, PeerFacts] {
+  const value: PeerAnswer = {
+    ...m,
+    bootId: boot(m),
+    state: 'standby',
+    term: 0,
+    openMs: 0,
+    timeline: 3,
+    receivedLsn: 1_000n,
+    replayedLsn: 1_000n,
+    checkpointed: true,
+    ancestors: [],
+    ...change,
+  };
+  return [m.instance, { at, answer: value }];
+}
+
+/** B leads now and proves it. */
+const proof = (change: Partial<PeerAnswer> = {}) =>
+  answer(B, { state: 'primary', term: 3, openMs: 3_000, ...change });
+
+interface World extends Stored {
+  readonly now?: number;
+  readonly volume?: Volume;
+  readonly postgres?: PostgresFacts;
+  readonly peers?: readonly [string, PeerFacts][];
+  readonly applied?: readonly string[];
+  readonly stopRequested?: boolean;
+  readonly readAt?: number | undefined;
+}
+
+function facts(w: World): Facts {
+  return {
+    now: w.now ?? now,
+    me: { instance: A.instance, bootId: boot(A), address: 'address of shop-1', node: 'node of shop-1' },
+    volume: w.volume ?? volume(),
+    dcs: { view: stored(w), readAt: 'readAt' in w ? w.readAt : now - 10 },
+    postgres: w.postgres ?? standby(),
+    peers: new Map(w.peers ?? []),
+    ...(w.applied === undefined
+      ? {}
+      : { applied: { synchronousNames: w.applied, clientsAllowed: true, generation: 1 } }),
+    stopRequested: w.stopRequested ?? false,
+  };
+}
+
+/** An agent that has run for a while. */
+function follower(change: Partial<HaState> = {}): HaState {
+  return { ...initialState(now - 60_000), leaderSeen: { revision: '40', at: now - 500 }, ...change };
+}
+
+function leader(reign: Partial<Reign> = {}, change: Partial<HaState> = {}): HaState {
+  return {
+    ...follower(),
+    syncNames: [name(B)],
+    reign: {
+      term: 3,
+      timeline: 3,
+      revision: '40',
+      barrier: false,
+      deadline: now + 4_000,
+      goodAt: now - 300,
+      timing: defaultTiming,
+      beat: 7,
+      sync: { term: 3, mode: 'sync', names: [B] },
+      stage: 'leading',
+      open: true,
+      why: 'a test',
+      ...reign,
+    },
+    ...change,
+  };
+}
+
+/** A leads with B in the set, and all is well. */
+const leading: World = {
+  leader: leaderOf(A),
+  sync: { names: [B] },
+  volume: volume({ promotedTerm: 3 }),
+  postgres: primary([walsender(B)]),
+  peers: [answer(B), answer(C)],
+  applied: [name(B)],
+};
+
+const tick = (state: HaState, world: World) => decide(state, { kind: 'tick' }, facts(world));
+
+function write(d: Decision): LeaderWrite | undefined {
+  const found = d.commands.find((c) => c.kind === 'transact');
+  return found?.kind === 'transact' ? found.write : undefined;
+}
+
+function operation(d: Decision): Operation | undefined {
+  const found = d.commands.find((c) => c.kind === 'operate');
+  return found?.kind === 'operate' ? found.operation : undefined;
+}
+
+const kinds = (d: Decision): Command['kind'][] => d.commands.map((c) => c.kind);
+
+/** The answer to the write that is outstanding. */
+function answered(state: HaState, outcome: TransactionOutcome, world: World): Decision {
+  return decide(state, { kind: 'transaction', id: state.transaction?.id ?? -1, outcome }, facts(world));
+}
+
+/** The end of the operation under way. */
+function ended(state: HaState, outcome: OperationOutcome, world: World): Decision {
+  return decide(state, { kind: 'operation', id: state.operation?.id ?? -1, outcome }, facts(world));
+}
+
+const doing = (o: Operation): Pick<HaState, 'operation'> => ({
+  operation: { id: 99, operation: o, since: now - 100 },
+});
+
+const sent = (w: Partial<LeaderWrite> = {}): Pick<HaState, 'transaction'> => ({
+  transaction: {
+    id: 98,
+    sentAt: now - 200,
+    write: { kind: 'heartbeat', leader: leaderOf(A, { beat: 8 }), expectLeader: '40', ...w },
+  },
+});
+
+const settings = { synchronousNames: [name(B)], clientsAllowed: true };
+const done = (sync: Partial<SyncValue> = { names: [B] }): TransactionOutcome => ({
+  kind: 'done',
+  revision: '60',
+  sync: stamp({ term: 3, mode: 'sync', names: [], ...sync }, '60'),
+});
+const unknown: TransactionOutcome = { kind: 'unknown', message: 'deadline' };
+const failure = (reason = 'Failed', more: { needsClone?: boolean } = {}): OperationOutcome => ({
+  ok: false,
+  reason,
+  message: 'it failed',
+  ...more,
+});
+
+describe('bootstrap', () => {
+  const fresh: World = {
+    postgres: down,
+    volume: volume({ bootstrap: true, timeline: 1 }),
+    view: { ...emptyView, config: stamp(config(), '1') },
+  };
+
+  function nothingStored(world: World): Facts {
+    return {
+      ...facts(world),
+      dcs: { view: { ...emptyView, ...world.view }, readAt: world.readAt ?? now - 10 },
+    };
+  }
+
+  it('is begun by whoever holds the data made for it, with nobody in the set', () => {
+    const d = decide(initialState(now), { kind: 'tick' }, nothingStored(fresh));
+    expect(write(d)).toMatchObject({
+      kind: 'bootstrap',
+      expectLeader: '0',
+      expectSync: '0',
+      leader: { term: 1, timeline: 1, members: [A] },
+      sync: { term: 1, mode: 'sync', names: [] },
+      initialize: { systemIdentifier: '77' },
+    });
+  });
+
+  it('starts Postgres as primary only when etcd has said yes, without clients', () => {
+    const asked = decide(initialState(now), { kind: 'tick' }, nothingStored(fresh));
+    const d = decide(
+      asked.state,
+      { kind: 'transaction', id: asked.state.transaction?.id ?? 0, outcome: done({ names: [] }) },
+      nothingStored(fresh),
+    );
+    expect(operation(d)).toEqual({
+      do: 'start',
+      as: 'primary',
+      settings: { synchronousNames: [placeholderName], clientsAllowed: false },
+    });
+  });
+
+  it('is left to the one with that data', () => {
+    const d = decide(initialState(now), { kind: 'tick' }, nothingStored({ ...fresh, volume: volume() }));
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('WaitingForLeader');
+  });
+
+  it('is for a person when etcd knows the cluster but no leader', () => {
+    const d = tick(follower(), { ...fresh, leader: undefined, view: {} });
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('StateIncomplete');
+  });
+
+  it('waits for the configuration', () => {
+    const d = tick(follower(), { leader: leaderOf(B), config: undefined, postgres: down });
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('WaitingForConfiguration');
+  });
+});
+
+describe('the restart of a leader', () => {
+  const restarted: World = {
+    leader: leaderOf(A, { bootId: 'an older boot' }),
+    sync: { names: [B] },
+    postgres: down,
+    volume: volume({ promotedTerm: 3 }),
+  };
+  const won = (world: World) => {
+    const asked = tick(initialState(now - 50), world);
+    return answered(asked.state, done(), world);
+  };
+
+  it('begins with a write of its own, which keeps the set, and starts nothing before (R2, R10)', () => {
+    const d = tick(initialState(now - 50), restarted);
+    expect(kinds(d)).toEqual(['transact']);
+    expect(write(d)).toMatchObject({
+      kind: 'resume',
+      expectLeader: '40',
+      expectSync: '30',
+      leader: { term: 3, timeline: 3, bootId: boot(A) },
+      sync: { names: [B] },
+    });
+  });
+
+  it('waits for a first read of etcd', () => {
+    expect(tick(initialState(now), { ...restarted, readAt: undefined }).commands).toEqual([]);
+  });
+
+  it('starts as primary on data of its own term, requiring every name of the set (R3)', () => {
+    expect(operation(won(restarted))).toMatchObject({
+      do: 'start',
+      as: 'primary',
+      settings: { synchronousNames: [name(B)], clientsAllowed: false },
+    });
+  });
+
+  it('starts as standby on other data, and promotes under a new term if this one is used up (R5)', () => {
+    const unpromoted = { ...restarted, volume: volume({ promotedTerm: 3, timeline: 2 }) };
+    const d = won(unpromoted);
+    expect(operation(d)).toMatchObject({ do: 'start', as: 'standby' });
+    const up = ended(d.state, { ok: true }, { ...unpromoted, postgres: standby({ timeline: 2 }) });
+    expect(write(up)).toMatchObject({
+      kind: 'new-term',
+      expectLeader: '60',
+      leader: { term: 4, timeline: 4 },
+      sync: { term: 4, names: [B] },
+    });
+  });
+
+  it('promotes in its own term when it never did', () => {
+    const world = { ...restarted, volume: volume({ promotedTerm: 2, timeline: 2 }) };
+    const d = ended(won(world).state, { ok: true }, { ...world, postgres: standby({ timeline: 2 }) });
+    expect(operation(d)).toMatchObject({ do: 'promote', term: 3, timeline: 3 });
+  });
+
+  it('is nobody else’s: other data under the same name do not resume', () => {
+    const d = tick(follower(), { ...restarted, volume: volume({ dataId: 'f'.repeat(16) }) });
+    expect(operation(d)).toMatchObject({ do: 'start', as: 'standby' });
+  });
+
+  it('after a hand-over leaves the others the way for a while', () => {
+    const vacated = { ...restarted, leader: leaderOf(A, { phase: 'vacated', successor: 'shop-2' }) };
+    const seen = (at: number) => follower({ leaderSeen: { revision: '40', at } });
+    expect(tick(seen(now - 2_900), vacated).commands).toEqual([]);
+    expect(write(tick(seen(now - 3_000), vacated))?.kind).toBe('resume');
+    // In async mode anybody on the list may stand.
+    const async_ = { ...vacated, sync: { mode: 'async' as const, names: [] } };
+    expect(tick(seen(now - 2_900), async_).commands).toEqual([]);
+    const alone = { ...async_, leader: leaderOf(A, { phase: 'vacated', members: [A] }) };
+    expect(write(tick(seen(now), alone))?.kind).toBe('resume');
+  });
+
+  it('after it had to be fenced leaves a living member of the set the way for a while', () => {
+    const fenced = follower({
+      fencedTerm: 3,
+      fencedAt: now - 1_000,
+      leaderSeen: { revision: '40', at: now - 9_000 },
+    });
+    expect(tick(fenced, { ...restarted, peers: [answer(B)] }).commands).toEqual([]);
+    expect(write(tick(fenced, restarted))?.kind).toBe('resume');
+    expect(
+      write(tick({ ...fenced, fencedAt: now - 3_000 }, { ...restarted, peers: [answer(B)] }))?.kind,
+    ).toBe('resume');
+  });
+});
+
+describe('heartbeats', () => {
+  it('compare the revision that this boot wrote last, and carry the member list', () => {
+    const d = tick(leader({ goodAt: now - 1_000 }), leading);
+    expect(write(d)).toMatchObject({
+      kind: 'heartbeat',
+      expectLeader: '40',
+      leader: { beat: 8, term: 3, timeline: 3, phase: 'leading', members: [A, B, C], lsn: '0/7D0' },
+    });
+    expect(write(d)?.sync).toBeUndefined();
+  });
+
+  it('are not due before the interval, and never two at a time', () => {
+    expect(tick(leader({ goodAt: now - 999 }), leading).commands).toEqual([]);
+    expect(tick(leader({ goodAt: now - 2_000 }, sent()), leading).commands).toEqual([]);
+  });
+
+  it('move the deadline from their sending, not from their answer', () => {
+    const d = answered(leader({}, sent()), done(), leading);
+    expect(d.state.reign).toMatchObject({
+      revision: '60',
+      deadline: now - 200 + grace,
+      goodAt: now - 200,
+      beat: 8,
+    });
+    expect(fenceDeadline(d.state, facts(leading))).toBe(now - 200 + grace);
+  });
+
+  it('go on without a readable configuration', () => {
+    const d = tick(leader({ goodAt: now - 1_000 }), { ...leading, config: undefined });
+    expect(write(d)?.kind).toBe('heartbeat');
+    expect(answered(d.state, done(), { ...leading, config: undefined }).state.reign?.deadline).toBe(
+      now + grace,
+    );
+  });
+
+  it('that fail at once are not repeated at once', () => {
+    const d = answered(
+      leader({ goodAt: now - 3_000 }, { ...sent(), lastWriteAt: now - 20 }),
+      unknown,
+      leading,
+    );
+    expect(d.commands).toEqual([]);
+    expect(write(tick(d.state, { ...leading, now: now + 80 }))?.kind).toBe('heartbeat');
+  });
+
+  it('fall silent when Postgres cannot be started, unless it is starting', () => {
+    const state = leader(
+      { stage: 'start', goodAt: now - 2_000 },
+      { attempts: { start: 3, rewind: 0, clone: 0 } },
+    );
+    const world = { ...leading, postgres: down };
+    expect(write(tick({ ...state, retryAt: now + 1_000 }, world))).toBeUndefined();
+    expect(write(tick({ ...state, ...doing({ do: 'start', as: 'primary', settings }) }, world))?.kind).toBe(
+      'heartbeat',
+    );
+  });
+});
+
+describe('after a write without a definite answer (R2)', () => {
+  it('nothing is decided before a new write succeeded', () => {
+    const state = leader({}, { ...sent({ kind: 'sync', sync: { term: 3, mode: 'sync', names: [] } }) });
+    const d = answered(state, unknown, leading);
+    expect(d.state.reign?.barrier).toBe(true);
+    expect(write(d)).toMatchObject({ kind: 'heartbeat', expectLeader: '40' });
+    const crashed = { ...leading, postgres: down };
+    expect(tick(d.state, crashed).commands).toEqual([]);
+  });
+
+  it('the set is what the new write has read', () => {
+    const state = leader({ barrier: true }, sent());
+    const d = answered(state, done({ names: [] }), leading);
+    expect(d.state.reign).toMatchObject({ barrier: false, sync: { names: [] } });
+  });
+
+  it('an abandoned write of this boot that landed is taken in, and the barrier stays', () => {
+    const refused: TransactionOutcome = {
+      kind: 'refused',
+      leader: stamp(leaderOf(A, { term: 4, timeline: 9 }), '55'),
+      sync: stamp({ term: 4, mode: 'sync', names: [C] }, '55'),
+    };
+    const d = answered(leader({ barrier: true }, sent()), refused, leading);
+    expect(d.state.reign).toMatchObject({
+      revision: '55',
+      barrier: true,
+      term: 4,
+      timeline: 9,
+      sync: { names: [C] },
+    });
+    expect(write(d)).toMatchObject({
+      kind: 'heartbeat',
+      expectLeader: '55',
+      leader: { term: 4, timeline: 9 },
+    });
+  });
+
+  it('somebody else’s write ends the reign, and Postgres is fenced at once', () => {
+    const refused: TransactionOutcome = {
+      kind: 'refused',
+      leader: stamp(leaderOf(B, { term: 4 }), '55'),
+      sync: stamp({ term: 4, mode: 'sync', names: [A] }, '55'),
+    };
+    const d = answered(leader({}, sent()), refused, leading);
+    expect(d.state.reign).toBeUndefined();
+    expect(operation(d)?.do).toBe('fence');
+    const older: TransactionOutcome = { ...refused, leader: stamp(leaderOf(A, { bootId: 'another' }), '55') };
+    expect(operation(answered(leader({}, sent()), older, leading))?.do).toBe('fence');
+  });
+
+  it('the answer to an abandoned write is ignored', () => {
+    const state = leader();
+    const d = decide(state, { kind: 'transaction', id: 12, outcome: done() }, facts(leading));
+    expect(d.state.reign).toEqual(state.reign);
+  });
+});
+
+describe('fencing', () => {
+  it('begins at the deadline, whatever is under way, and nothing else is decided', () => {
+    for (const o of [undefined, { do: 'checkpoint' as const }, { do: 'configure' as const, settings }]) {
+      const d = tick(leader({ deadline: now }, o === undefined ? {} : doing(o)), leading);
+      expect(kinds(d)).toEqual(['operate']);
+      expect(operation(d)?.do).toBe('fence');
+    }
+    expect(operation(tick(leader({ deadline: now + 1 }), leading))).toBeUndefined();
+  });
+
+  it('interrupts a promotion and a start as primary', () => {
+    const opening: Operation[] = [
+      { do: 'start', as: 'primary', settings },
+      { do: 'promote', term: 3, timeline: 3, settings, slots: [] },
+    ];
+    for (const o of opening) {
+      const d = tick(leader({ deadline: now, stage: 'promote' }, doing(o)), {
+        ...leading,
+        postgres: standby(),
+      });
+      expect(operation(d)?.do).toBe('fence');
+    }
+  });
+
+  it('ends every Postgres that could write without leadership, and leftovers', () => {
+    const follow = { ...leading, leader: leaderOf(B) };
+    expect(operation(tick(follower(), follow))?.do).toBe('fence');
+    expect(
+      operation(tick(follower(), { ...follow, postgres: { ...standby({ inRecovery: false }) } }))?.do,
+    ).toBe('fence');
+    const leftovers: PostgresFacts = { process: 'leftovers', since: now, walLost: false };
+    expect(operation(tick(follower(), { ...follow, postgres: leftovers }))?.do).toBe('fence');
+  });
+
+  it('is told to the peers afterwards', () => {
+    const d = ended(
+      leader({ deadline: now }, doing({ do: 'fence', why: '' })),
+      { ok: true },
+      { ...leading, postgres: down },
+    );
+    expect(d.state.reign).toBeUndefined();
+    expect(answerProbe(d.state, facts({ ...leading, postgres: down }))).toMatchObject({
+      state: 'fenced',
+      term: 3,
+    });
+  });
+
+  it('gives up a database that does not answer', () => {
+    const silent = primary([walsender(B)], { at: now - 5_001 });
+    expect(operation(tick(leader(), { ...leading, postgres: silent }))?.do).toBe('fence');
+    expect(
+      operation(tick(leader(), { ...leading, postgres: primary([walsender(B)], { at: now - 4_900 }) })),
+    ).toBeUndefined();
+  });
+
+  it('past the deadline nothing is started: a reign without Postgres just ends (R10)', () => {
+    const d = tick(leader({ deadline: now, stage: 'start' }), { ...leading, postgres: down });
+    expect(d.state.reign).toBeUndefined();
+    expect(operation(d)).toBeUndefined();
+    expect(write(d)?.kind ?? 'resume').toBe('resume');
+  });
+
+  it('has no deadline when nothing could write', () => {
+    expect(fenceDeadline(leader({ stage: 'promote' }), facts({ ...leading, postgres: standby() }))).toBe(0);
+    const promoting = doing({ do: 'promote', term: 3, timeline: 3, settings, slots: [] });
+    expect(
+      fenceDeadline(leader({ stage: 'promote' }, promoting), facts({ ...leading, postgres: standby() })),
+    ).toBe(now + 4_000);
+  });
+});
+
+describe('standing for election', () => {
+  /** B leads, A is in the set, and B has been silent on both clocks. */
+  const silent: World = { leader: leaderOf(B), sync: { names: [A] }, peers: [], applied: [placeholderName] };
+  const suspicious = (change: Partial<HaState> = {}) =>
+    follower({ proofAt: now - 1_000, leaderSeen: { revision: '40', at: now - 1_250 }, ...change });
+  const stands = (state: HaState, world: World) => operation(tick(state, world))?.do === 'stop-receiver';
+
+  it('needs both clocks: no proof for 1 s and no heartbeat for 1.25 s', () => {
+    expect(stands(suspicious(), silent)).toBe(true);
+    expect(stands(suspicious({ proofAt: now - 999 }), silent)).toBe(false);
+    expect(stands(suspicious({ leaderSeen: { revision: '40', at: now - 1_249 } }), silent)).toBe(false);
+    expect(stands(suspicious({ leaderSeen: { revision: '39', at: now - 9_000 } }), silent)).toBe(false);
+  });
+
+  it('is vetoed only by a proof of leadership', () => {
+    expect(stands(suspicious(), { ...silent, peers: [proof()] })).toBe(false);
+    const useless: Partial<PeerAnswer>[] = [
+      { state: 'unknown' },
+      { state: 'standby' },
+      { term: 2 },
+      { openMs: 0 },
+      { bootId: 'another boot' },
+      { dataId: C.dataId },
+    ];
+    for (const change of useless)
+      expect(stands(suspicious(), { ...silent, peers: [proof(change)] }), JSON.stringify(change)).toBe(true);
+  });
+
+  it('need not wait for a leader that says that it has fenced itself in this term', () => {
+    const state = follower({ proofAt: now - 10 });
+    const says = (term: number) => [answer(B, { state: 'fenced', term })];
+    expect(stands(state, { ...silent, peers: says(3) })).toBe(true);
+    expect(stands(state, { ...silent, peers: says(2) })).toBe(false);
+  });
+
+  it('is for members of the set only, by data id; an empty set means nobody (R9)', () => {
+    const late = suspicious({ leaderSeen: { revision: '40', at: now - 50_000 } });
+    for (const names of [[], [C], [{ ...A, dataId: C.dataId }]])
+      expect(stands(late, { ...silent, sync: { names } })).toBe(false);
+  });
+
+  it('with strict fencing waits for the ttl', () => {
+    const strict = { ...silent, config: config({ fencing: 'strict' }) };
+    expect(stands(suspicious({ leaderSeen: { revision: '40', at: now - 5_999 } }), strict)).toBe(false);
+    expect(stands(suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } }), strict)).toBe(true);
+    const young = { bootedAt: now - 5_999, leaderSeen: { revision: '40', at: now - 5_999 } };
+    expect(stands(suspicious(young), strict)).toBe(false);
+  });
+
+  it('in async mode waits for the ttl, is on the list, and holds no less than others', () => {
+    const async_ = {
+      ...silent,
+      sync: { mode: 'async' as const, names: [] },
+      config: config({ synchronous: 0 }),
+    };
+    const state = suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } });
+    expect(stands(state, async_)).toBe(true);
+    expect(stands(suspicious(), async_)).toBe(false);
+    expect(stands(state, { ...async_, leader: leaderOf(B, { members: [B, C] }) })).toBe(false);
+    expect(stands(state, { ...async_, peers: [answer(C, { receivedLsn: 1_001n })] })).toBe(false);
+    expect(stands(state, { ...async_, peers: [answer(C, { timeline: 4, receivedLsn: 1n })] })).toBe(false);
+    expect(stands(state, { ...async_, peers: [answer(C)] })).toBe(true);
+  });
+
+  it('is for a Postgres that answers as a standby of this cluster', () => {
+    const unfit: World[] = [
+      { postgres: standby({ at: now - 1_501 }) },
+      { postgres: down },
+      { volume: { state: 'tainted', why: 'x' } },
+      { volume: volume({ systemIdentifier: '78' }) },
+      { stopRequested: true },
+      { config: config({ members: ['shop-2', 'shop-3'] }) },
+    ];
+    for (const change of unfit) expect(stands(suspicious(), { ...silent, ...change })).toBe(false);
+  });
+
+  it('rests on a linearizable read sent after the suspicion', () => {
+    const d = tick(suspicious(), { ...silent, readAt: now - 501 });
+    expect(kinds(d)).toEqual(['read']);
+  });
+
+  it('after a hand-over goes first if named, and else leaves the way for a while', () => {
+    const vacated = (successor: string) => ({
+      ...silent,
+      leader: leaderOf(B, { phase: 'vacated', successor }),
+    });
+    const seen = (ms: number) => follower({ leaderSeen: { revision: '40', at: now - ms } });
+    expect(stands(seen(0), vacated('shop-1'))).toBe(true);
+    expect(stands(seen(1_499), vacated('shop-3'))).toBe(false);
+    expect(stands(seen(1_500), vacated('shop-3'))).toBe(true);
+  });
+
+  it('leaves living members that are named earlier in the set a head start', () => {
+    const second = { ...silent, sync: { names: [C, A] } };
+    expect(stands(suspicious(), { ...second, peers: [answer(C)] })).toBe(false);
+    expect(stands(suspicious(), second)).toBe(true);
+  });
+
+  it('is not tried again at once after a failure', () => {
+    const trying = suspicious({
+      takeover: { phase: 'stop-receiver', since: now, leaderRevision: '40', syncRevision: '30', why: '' },
+      ...doing({ do: 'stop-receiver', settings }),
+    });
+    const d = ended(trying, failure(), silent);
+    expect(operation(d)?.do).not.toBe('stop-receiver');
+    expect(stands({ ...suspicious(), standAfter: now }, silent)).toBe(true);
+  });
+});
+
+describe('taking the leadership', () => {
+  const taking: World = {
+    leader: leaderOf(B, { timeline: 5 }),
+    sync: { names: [A, C] },
+    postgres: standby({ at: now }),
+    applied: [placeholderName],
+  };
+  const ready = follower({
+    takeover: { phase: 'take', since: now - 100, leaderRevision: '40', syncRevision: '30', why: 'silence' },
+  });
+
+  it('compares both revisions, allots a new timeline, and names the old set and the old leader (R4, R6)', () => {
+    expect(write(tick(ready, taking))).toEqual({
+      kind: 'take',
+      leader: {
+        ...A,
+        bootId: boot(A),
+        term: 4,
+        timeline: 6,
+        phase: 'leading',
+        beat: 0,
+        address: 'address of shop-1',
+        members: [A, B, C],
+      },
+      expectLeader: '40',
+      expectSync: '30',
+      sync: { term: 4, mode: 'sync', names: [C, B] },
+    });
+  });
+
+  it('is done by a standby without upstream', () => {
+    expect(wantedSettings(ready, facts(taking)).upstream).toBeUndefined();
+    expect(wantedSettings(follower(), facts(taking)).upstream?.instance).toBe('shop-2');
+  });
+
+  it('waits until a look from after the stop shows no receiver', () => {
+    const receiver = { status: 'streaming', senderHost: 'b' };
+    expect(tick(ready, { ...taking, postgres: standby({ at: now, receiver }) }).commands).toEqual([]);
+    expect(tick(ready, { ...taking, postgres: standby({ at: now - 101 }) }).commands).toEqual([]);
+  });
+
+  it('is given up when the leader or the set has changed', () => {
+    const moved = { ...taking, view: { leader: stamp(leaderOf(B), '41') } };
+    const d = tick(ready, moved);
+    expect(d.state.takeover).toBeUndefined();
+    expect(write(d)).toBeUndefined();
+    const set = { ...taking, view: { sync: stamp({ term: 3, mode: 'sync' as const, names: [C] }, '31') } };
+    expect(tick(ready, set).state.takeover).toBeUndefined();
+  });
+
+  const taken = (state: HaState = ready, world: World = taking) =>
+    answered(tick(state, world).state, done({ term: 4, names: [C, B] }), world);
+
+  it('is followed by the promotion, with the names of the set (R3) and the candidate to come in place', () => {
+    const d = taken(ready, { ...taking, sync: { names: [A] }, peers: [answer(C)] });
+    expect(operation(d)).toMatchObject({ do: 'promote', term: 4, timeline: 6, slots: [name(B), name(C)] });
+    const o = operation(d);
+    const names = o?.do === 'promote' ? o.settings.synchronousNames : [];
+    expect(names).toEqual(expect.arrayContaining([name(B), name(C)]));
+  });
+
+  it('without proof that commits wait keeps a placeholder and lets nobody in', () => {
+    const d = taken({ ...ready, waitProved: false });
+    expect(operation(d)).toMatchObject({
+      do: 'promote',
+      settings: { synchronousNames: [placeholderName, name(C), name(B)], clientsAllowed: false },
+    });
+  });
+
+  it('does not wait for what a clone that failed waits for', () => {
+    expect(operation(taken({ ...ready, retryAt: now + 20_000 }))?.do).toBe('promote');
+  });
+
+  it('when lost is not repeated on the same knowledge', () => {
+    const asked = tick(ready, taking).state;
+    const d = answered(asked, { kind: 'refused', leader: stamp(leaderOf(C), '44'), sync: undefined }, taking);
+    expect(d.state.takeover).toBeUndefined();
+    expect(operation(d)?.do).not.toBe('stop-receiver');
+  });
+
+  it('when unknown is found out by a new write', () => {
+    const asked = tick(ready, taking).state;
+    const open = answered(asked, unknown, taking);
+    expect(open.state.reign).toBeUndefined();
+    const landed = { ...taking, leader: leaderOf(A, { term: 4, timeline: 6 }), now: now + 200 };
+    const free = ended(open.state, { ok: true }, landed);
+    expect(write(free)).toMatchObject({
+      kind: 'resume',
+      leader: { term: 4, timeline: 6 },
+    });
+  });
+});
+
+describe('promotion', () => {
+  const promoting: World = {
+    ...leading,
+    volume: volume({ promotedTerm: 2, timeline: 2 }),
+    postgres: standby({ timeline: 2, at: now }),
+  };
+  const next = (reign: Partial<Reign>, world: Partial<World> = {}) =>
+    tick(leader({ stage: 'promote', ...reign }), { ...promoting, ...world });
+
+  it('needs a leader key that was ours just now', () => {
+    expect(operation(next({}))?.do).toBe('promote');
+    expect(operation(next({ goodAt: now - 1_501 }))).toBeUndefined();
+    expect(operation(next({ barrier: true }))).toBeUndefined();
+  });
+
+  it('happens once in a term and onto a timeline of its own (R5, R6)', () => {
+    expect(write(next({}, { volume: volume({ promotedTerm: 3 }) }))?.kind).toBe('new-term');
+    expect(write(next({}, { postgres: standby({ timeline: 7, at: now }) }))).toMatchObject({
+      kind: 'new-term',
+      leader: { term: 4, timeline: 8 },
+      sync: { term: 4, names: [B] },
+    });
+  });
+
+  it('that fails ends in a fence', () => {
+    const state = leader(
+      { stage: 'promote' },
+      doing({ do: 'promote', term: 3, timeline: 3, settings, slots: [] }),
+    );
+    expect(operation(ended(state, failure(), promoting))?.do).toBe('fence');
+  });
+
+  const promoted = () =>
+    ended(
+      leader({ stage: 'promote' }, doing({ do: 'promote', term: 3, timeline: 3, settings, slots: [] })),
+      { ok: true, lsn: 1_500n },
+      leading,
+    );
+
+  it('is written into the history before it leads', () => {
+    const d = promoted();
+    expect(write(d)).toMatchObject({
+      kind: 'history',
+      expectLeader: '40',
+      history: { lsn: 1_500n, why: 'a test' },
+    });
+    expect(answerProbe(d.state, facts(leading)).state).not.toBe('primary');
+    const after = answered(d.state, done(), leading);
+    expect(answerProbe(after.state, facts(leading))).toMatchObject({
+      state: 'primary',
+      term: 3,
+      openMs: grace,
+    });
+  });
+
+  it('is not written twice when Postgres is restarted in the same term', () => {
+    const history = new Map([
+      [3, stamp({ ...A, term: 3, timeline: 3, lsn: '0/1', why: '', at: '', lossAccepted: false }, '9')],
+    ]);
+    const d = tick(leader({ stage: 'history' }), { ...leading, view: { history } });
+    expect(write(d)).toBeUndefined();
+    expect(d.state.reign?.stage).toBe('leading');
+  });
+});
+
+describe('letting clients in', () => {
+  const closed = (state: Partial<HaState> = {}) => leader({ open: false, beginLsn: 1_900n }, state);
+  const opens = (w: Partial<World>, state: HaState = closed()) =>
+    tick(state, { ...leading, ...w }).state.reign?.open;
+
+  it('waits until every name of the set holds what this primary began with', () => {
+    expect(opens({ postgres: primary([walsender(B, { flushLsn: 1_899n })]) })).toBe(false);
+    expect(opens({ postgres: primary([]) })).toBe(false);
+    expect(opens({})).toBe(true);
+  });
+
+  it('is also waited for after a restart that promotes', () => {
+    const state = leader({ open: false, stage: 'promote' });
+    expect(wantedSettings(state, facts(leading)).clientsAllowed).toBe(false);
+  });
+
+  it('waits until commits are seen to wait', () => {
+    expect(opens({}, closed({ waitProved: false }))).toBe(false);
+  });
+});
+
+describe('the synchronous set while a change of it is open (R3)', () => {
+  it('leaves the names alone until it is known what happened', () => {
+    // {B} -> {C} is on its way when C goes away: dropping C's name now would be wrong if the write lands.
+    const state = leader(
+      {},
+      {
+        ...sent({ kind: 'sync', sync: { term: 3, mode: 'sync', names: [C] } }),
+        syncNames: [name(C), name(B)],
+      },
+    );
+    const d = tick(state, { ...leading, applied: [name(C), name(B)] });
+    expect(d.commands).toEqual([]);
+    expect(d.state.syncNames).toEqual([name(C), name(B)]);
+  });
+
+  it('takes an emptied setting that failed half-way for an empty one (R8)', () => {
+    const state = leader({ sync: { term: 3, mode: 'sync', names: [] } });
+    const world = { ...leading, config: config({ durability: 'preferred' }), postgres: primary([]) };
+    const emptied = tick(state, world);
+    expect(operation(emptied)).toMatchObject({ do: 'configure', settings: { synchronousNames: [] } });
+    expect(ended(emptied.state, failure(), world).state.waitProved).toBe(false);
+  });
+});
+
+describe('a crash of Postgres on the leader', () => {
+  const crashed: World = { ...leading, postgres: down };
+
+  it('hands over to a living member of the set', () => {
+    const d = tick(leader(), crashed);
+    expect(write(d)).toMatchObject({ kind: 'vacate', leader: { phase: 'vacated', successor: 'shop-2' } });
+    expect(operation(d)).toBeUndefined();
+    const after = answered(d.state, done(), crashed);
+    expect(after.state.reign).toBeUndefined();
+    expect(after.state.fencedTerm).toBe(3);
+  });
+
+  it('is not held up by an operation that failed with it', () => {
+    expect(write(tick(leader({}, { retryAt: now + 1_000 }), crashed))?.kind).toBe('vacate');
+  });
+
+  it('without one starts again in place, with the same names and without clients', () => {
+    for (const peers of [[], [answer(B, { dataId: C.dataId })], [answer(B, {}, now - 2_000)]]) {
+      const d = tick(leader(), { ...crashed, peers });
+      expect(d.state.reign?.stage).toBe('start');
+      expect(operation(tick(d.state, { ...crashed, peers }))).toMatchObject({
+        do: 'start',
+        as: 'primary',
+        settings: { synchronousNames: [name(B)], clientsAllowed: false },
+      });
+    }
+  });
+
+  it('that cannot be started goes silent, ends its reign, and tries again much later', () => {
+    const failing = leader(
+      { stage: 'start', goodAt: now - 1_500 },
+      {
+        ...doing({ do: 'start', as: 'primary', settings }),
+        attempts: { start: 2, rewind: 0, clone: 0 },
+      },
+    );
+    const world = { ...crashed, peers: [] };
+    const d = ended(failing, failure(), world);
+    expect(d.commands).toEqual([]);
+    const over = tick(d.state, { ...world, now: now + 5_000 });
+    expect(over.state.reign).toBeUndefined();
+    expect(over.commands).toEqual([]);
+    const later = now + 40_000;
+    expect(write(tick(over.state, { ...world, now: later, readAt: later }))?.kind).toBe('resume');
+  });
+});
+
+describe('switchover', () => {
+  const request = (to?: string) => ({
+    request: stamp(
+      { id: 'r', kind: 'switchover' as const, by: 'kubectl', ...(to === undefined ? {} : { to }) },
+      '45',
+    ),
+  });
+  const phase = (
+    p: NonNullable<HaState['handover']>['phase'],
+    more: Partial<NonNullable<HaState['handover']>> = {},
+  ) =>
+    leader(
+      {},
+      {
+        handover: { reason: 'asked', requestRevision: '45', phase: p, since: now - 100, target: B, ...more },
+      },
+    );
+  const asked: World = { ...leading, view: request('shop-2') };
+  const stopped: World = { ...asked, postgres: down };
+
+  it('is prepared: a member of the set that is near, then a checkpoint', () => {
+    const d = tick(leader(), asked);
+    expect(d.state.handover).toMatchObject({ phase: 'prepare', target: B });
+    const next = tick(d.state, asked);
+    expect(next.state.handover?.phase).toBe('checkpoint');
+    expect(operation(next)?.do).toBe('checkpoint');
+  });
+
+  it('first makes the wished standby synchronous, even if the set is complete', () => {
+    const both = {
+      ...asked,
+      view: request('shop-3'),
+      postgres: primary([walsender(B), walsender(C, { syncPriority: 0 })]),
+    };
+    const d = tick(tick(leader(), both).state, both);
+    expect(operation(d)).toMatchObject({
+      do: 'configure',
+      settings: { synchronousNames: [name(C), name(B)] },
+    });
+  });
+
+  it('waits for a target that is far behind', () => {
+    const far = { ...asked, postgres: primary([walsender(B, { flushLsn: 0n })], { flushLsn: 1n << 30n }) };
+    expect(operation(tick(phase('prepare'), far))).toBeUndefined();
+  });
+
+  it('stops Postgres, and goes on only when the target holds the last record', () => {
+    const state = ended({ ...phase('checkpoint'), ...doing({ do: 'checkpoint' }) }, { ok: true }, asked);
+    expect(operation(state)?.do).toBe('stop');
+    const down_ = ended(state.state, { ok: true, lsn: 1_000n }, stopped);
+    expect(down_.state.handover).toMatchObject({ phase: 'verify', stoppedAt: 1_000n });
+    expect(write(down_)).toBeUndefined();
+    const level = { ...stopped, peers: [answer(B, { receivedLsn: 1_001n })] };
+    expect(write(tick(down_.state, level))).toMatchObject({
+      kind: 'vacate',
+      leader: { phase: 'vacated', successor: 'shop-2', reason: 'asked' },
+      deleteRequest: true,
+    });
+  });
+
+  it('does not believe a target of other data, nor an end of WAL that it does not know', () => {
+    const level = (more: Partial<PeerAnswer>) => ({
+      ...stopped,
+      peers: [answer(B, { receivedLsn: 1_001n, ...more })],
+    });
+    expect(write(tick(phase('verify', { stoppedAt: 1_000n }), level({ dataId: C.dataId })))).toBeUndefined();
+    expect(write(tick(phase('verify'), level({})))).toBeUndefined();
+  });
+
+  it('after an unknown answer and the barrier verifies again', () => {
+    expect(tick(phase('vacate'), stopped).state.handover?.phase).toBe('verify');
+    const barrier = { ...phase('vacate'), ...leader({ barrier: true }), handover: phase('vacate').handover };
+    expect(tick(barrier as HaState, stopped).state.handover?.phase).toBe('vacate');
+  });
+
+  const backAfter = { prepare: 10_001, checkpoint: 300_001, verify: 5_001, vacate: 5_001 } as const;
+  it.each(Object.entries(backAfter))('has a way back from %s', (p, ms) => {
+    const isUp = p === 'prepare' || p === 'checkpoint';
+    const world = isUp ? asked : stopped;
+    const d = tick(phase(p as keyof typeof backAfter, { since: now - ms }), world);
+    expect(d.state.handover).toBeUndefined();
+    expect(d.commands).toContainEqual(expect.objectContaining({ kind: 'refuse-request', revision: '45' }));
+    expect(d.state.problem?.reason).toBe('SwitchoverFailed');
+    if (!isUp) expect(operation(tick(d.state, stopped))).toMatchObject({ do: 'start', as: 'primary' });
+    // The request may still be there: it is not begun anew.
+    else expect(tick(d.state, asked).state.handover).toBeUndefined();
+  });
+
+  it.each(['checkpoint', 'stop'] as const)('has a way back when the %s fails', (step) => {
+    const d = ended({ ...phase(step), ...doing({ do: step }) }, failure(), asked);
+    expect(d.state.handover).toBeUndefined();
+    expect(d.state.reign?.stage).toBe('leading');
+  });
+
+  it('to itself or to nobody known is refused, and nothing else is held up', () => {
+    for (const to of ['shop-1', 'shop-9']) {
+      const world = { ...leading, view: request(to), applied: [name(C)] };
+      const d = tick(leader(), world);
+      expect(d.commands[0]).toMatchObject({ kind: 'refuse-request', revision: '45' });
+      expect(operation(d)?.do).toBe('configure');
+    }
+  });
+
+  it('in async mode goes to a standby that streams', () => {
+    const world: World = {
+      ...asked,
+      config: config({ synchronous: 0 }),
+      sync: { mode: 'async', names: [] },
+      postgres: primary([walsender(C)]),
+      view: request(),
+    };
+    const d = tick(leader({ sync: { term: 3, mode: 'async', names: [] } }, { syncNames: [] }), world);
+    expect(tick(d.state, world).state.handover).toMatchObject({ phase: 'checkpoint', target: C });
+  });
+});
+
+describe('SIGTERM', () => {
+  const stop = { stopRequested: true };
+
+  it('on a leader hands over', () => {
+    expect(tick(leader(), { ...leading, ...stop }).state.handover).toMatchObject({ phase: 'prepare' });
+  });
+
+  it('on a leader without a living standby stops, gives the place up, and leaves', () => {
+    const world = { ...leading, ...stop, peers: [], postgres: primary([]) };
+    const d = tick(leader(), world);
+    expect(operation(d)?.do).toBe('stop');
+    const off = { ...world, postgres: down };
+    const next = ended(d.state, { ok: true, lsn: 5n }, off);
+    expect(write(next)).toMatchObject({ kind: 'vacate', leader: { phase: 'vacated' } });
+    expect(kinds(answered(next.state, done(), off))).toEqual(['exit']);
+  });
+
+  it('on a leader whose hand-over fails stops all the same', () => {
+    const state = leader({}, { handover: { reason: '', phase: 'prepare', since: now - 10_001 } });
+    expect(operation(tick(state, { ...leading, ...stop }))?.do).toBe('stop');
+  });
+
+  it('on a standby stops it and leaves', () => {
+    const world = { leader: leaderOf(B), ...stop };
+    expect(operation(tick(follower(), world))?.do).toBe('stop');
+    expect(kinds(tick(follower(), { ...world, postgres: down }))).toEqual(['exit']);
+  });
+});
+
+describe('rejoining', () => {
+  const forked = { timeline: 2, receivedLsn: 1_200n, replayedLsn: 1_200n };
+  const ancestors = [{ timeline: 2, end: 1_100n }];
+  const world: World = {
+    leader: leaderOf(B),
+    postgres: standby(forked),
+    peers: [proof({ ancestors })],
+    applied: [placeholderName],
+  };
+  const tried = (rewind: number) => follower({ attempts: { start: 0, rewind, clone: 0 } });
+
+  it('tells a fork from a branch point that is yet to come', () => {
+    const p = { timeline: 3, ancestors };
+    expect(divergence({ timeline: 3 }, p)).toBeUndefined();
+    expect(divergence({ timeline: 2, receivedLsn: 1_100n }, p)).toBeUndefined();
+    expect(divergence({ timeline: 2, receivedLsn: 1_101n }, p)).toContain('0/44D');
+    expect(divergence({ timeline: 2, receivedLsn: 5n, replayedLsn: 1_101n }, p)).toBeDefined();
+    expect(divergence({ timeline: 7, receivedLsn: 5n }, p)).toContain('not in the history');
+  });
+
+  it('rewinds what has forked, from a primary that proves itself and has its checkpoint', () => {
+    expect(operation(tick(follower(), world))).toMatchObject({
+      do: 'rewind',
+      upstream: { instance: 'shop-2' },
+    });
+    expect(operation(tick(follower(), { ...world, peers: [answer(B, { ancestors })] }))?.do).not.toBe(
+      'rewind',
+    );
+    const early = tick(follower(), { ...world, peers: [proof({ ancestors, checkpointed: false })] });
+    expect(operation(early)?.do).not.toBe('rewind');
+    expect(early.state.problem?.reason).toBe('Diverged');
+  });
+
+  it('leaves a standby that streams alone', () => {
+    const receiver = { status: 'streaming', senderHost: 'b' };
+    expect(
+      operation(tick(follower(), { ...world, postgres: standby({ ...forked, receiver }) }))?.do,
+    ).not.toBe('rewind');
+  });
+
+  it('clones after two rewinds that did not help, whether they failed or not', () => {
+    for (const outcome of [failure(), { ok: true as const }]) {
+      const rewinding = {
+        ...tried(1),
+        ...doing({ do: 'rewind', upstream: { instance: 'shop-2', address: 'b' } }),
+      };
+      const d = ended(rewinding, outcome, { ...world, postgres: down });
+      expect(d.state.attempts.rewind).toBe(2);
+    }
+    expect(operation(tick(tried(1), world))?.do).toBe('rewind');
+    expect(operation(tick(tried(2), world))?.do).toBe('clone');
+    const receiver = { status: 'streaming', senderHost: 'b' };
+    expect(tick(tried(2), { ...world, postgres: standby({ receiver }) }).state.attempts.rewind).toBe(0);
+  });
+
+  it('clones at once what cannot be rewound', () => {
+    const rewinding = {
+      ...tried(0),
+      ...doing({ do: 'rewind', upstream: { instance: 'shop-2', address: 'b' } }),
+    };
+    const d = ended(rewinding, failure('RewindImpossible', { needsClone: true }), {
+      ...world,
+      postgres: down,
+    });
+    expect(operation(tick({ ...d.state, operation: undefined as never, retryAt: 0 }, world))?.do).toBe(
+      'clone',
+    );
+  });
+
+  it('clones a tainted or empty volume and a standby whose WAL is gone, from a proven primary only', () => {
+    const needy: World[] = [
+      { ...world, volume: { state: 'tainted', why: 'x' }, postgres: down },
+      { ...world, volume: { state: 'empty' }, postgres: down },
+      { ...world, postgres: { ...standby(), walLost: true } },
+    ];
+    for (const w of needy) {
+      expect(operation(tick(follower(), w))?.do).toBe('clone');
+      const unproven = tick(follower(), { ...w, peers: [answer(B)] });
+      expect(operation(unproven)?.do).not.toBe('clone');
+      expect(unproven.state.problem?.reason).toBe('WaitingForPrimary');
+    }
+  });
+
+  it('never starts data of another cluster', () => {
+    const d = tick(follower(), { ...world, volume: volume({ systemIdentifier: '78' }), postgres: down });
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('ForeignData');
+  });
+
+  it('starts as a standby, and goes on trying while nobody could be cloned from', () => {
+    const off = { ...world, postgres: down };
+    expect(operation(tick(follower(), off))).toMatchObject({
+      do: 'start',
+      as: 'standby',
+      settings: { upstream: { instance: 'shop-2' } },
+    });
+    const failing = follower({ attempts: { start: 5, rewind: 0, clone: 0 } });
+    expect(operation(tick(failing, off))?.do).toBe('clone');
+    expect(operation(tick(failing, { ...off, peers: [] }))?.do).toBe('start');
+    expect(tick({ ...failing, retryAt: now + 1 }, off).commands).toEqual([]);
+  });
+
+  it('stands still when etcd holds what cannot be read', () => {
+    const invalid = [{ key: '/koschei/ns/shop/id/sync', problem: 'is not JSON' }];
+    const d = tick(follower(), { ...world, view: { invalid } });
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('InvalidState');
+  });
+});
+
+describe('an order of the operator', () => {
+  const order = (what: 'restart' | 'reclone', id = 'o1') => ({
+    view: { commands: new Map([['shop-1', stamp({ id, do: what }, '8')]]) },
+  });
+  const following: World = { leader: leaderOf(B), peers: [proof()], applied: [placeholderName] };
+  const follow = follower();
+
+  it('restarts a standby', () => {
+    const d = tick(follow, { ...following, ...order('restart') });
+    expect(operation(d)?.do).toBe('stop');
+    const off = { ...following, ...order('restart'), postgres: down };
+    const next = ended(d.state, { ok: true }, off);
+    expect(next.commands).toContainEqual(
+      expect.objectContaining({ kind: 'finish-command', commandId: 'o1' }),
+    );
+    expect(operation(next)).toMatchObject({ do: 'start', as: 'standby' });
+    // Still there, because etcd is slow: once is enough.
+    const again = tick(
+      { ...next.state, operation: undefined as never },
+      { ...following, ...order('restart') },
+    );
+    expect(operation(again)?.do).not.toBe('stop');
+    expect(operation(tick(again.state, { ...following, ...order('restart', 'o2') }))?.do ?? 'busy').not.toBe(
+      'start',
+    );
+  });
+
+  it('restarts a leader in place, keeping its place', () => {
+    const world = { ...leading, ...order('restart') };
+    const d = tick(leader(), world);
+    expect(operation(d)?.do).toBe('stop');
+    const next = ended(d.state, { ok: true, lsn: 1n }, { ...world, postgres: down });
+    expect(kinds(next)).toContain('finish-command');
+    expect(operation(next)).toMatchObject({
+      do: 'start',
+      as: 'primary',
+      settings: { clientsAllowed: false },
+    });
+    expect(write(next)).toBeUndefined();
+  });
+
+  it('that failed is tried again later', () => {
+    const d = tick(follow, { ...following, ...order('restart') });
+    const next = ended(d.state, failure(), { ...following, ...order('restart') });
+    expect(operation(next)?.do).not.toBe('stop');
+    const later = now + 1_500;
+    const world = {
+      ...following,
+      ...order('restart'),
+      now: later,
+      readAt: later,
+      postgres: standby({ at: later }),
+      peers: [['shop-2', { at: later, answer: proof()[1].answer }]] as [string, PeerFacts][],
+    };
+    expect(
+      operation(
+        tick(
+          { ...next.state, operation: undefined as never, leaderSeen: { revision: '40', at: later } },
+          world,
+        ),
+      )?.do,
+    ).toBe('stop');
+  });
+
+  it('clones a standby when a primary can be cloned from, and waits until then', () => {
+    const waiting = tick(follow, { ...following, ...order('reclone'), peers: [answer(B)] });
+    expect(operation(waiting)?.do).not.toBe('clone');
+    expect(waiting.state.commandId).toBeUndefined();
+    const d = tick(follow, { ...following, ...order('reclone') });
+    expect(operation(d)?.do).toBe('clone');
+    expect(
+      kinds(ended(d.state, { ok: true }, { ...following, ...order('reclone'), postgres: down })),
+    ).toContain('finish-command');
+  });
+
+  it('never clones a primary', () => {
+    const d = tick(leader(), { ...leading, ...order('reclone') });
+    expect(kinds(d)).toEqual(['finish-command']);
+    expect(tick(d.state, { ...leading, ...order('reclone') }).commands).toEqual([]);
+  });
+});
