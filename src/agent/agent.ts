@@ -61,6 +61,8 @@ const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
 /** How often the other agents are asked, ms. */
 const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, other: 1_000 } as const;
 const slotsEveryMs = 10_000;
+/** How often it is looked at whether the member key should change, ms. */
+const publishEveryMs = 200;
 
 /**
  * The driver: puts together what is known, asks the pure rules, and carries out what they say. It decides nothing
@@ -75,6 +77,7 @@ export class Agent {
   #observing = false;
   #observedAt = 0;
   #slotsAt = 0;
+  #publishedAt = 0;
   #slots: readonly string[] = [];
   #timer: NodeJS.Timeout | undefined;
   #lastTickAt: number;
@@ -271,7 +274,10 @@ export class Agent {
         ? 'standby'
         : undefined;
     routing.want({ role, leads: leads ? { term: reign.term } : undefined });
-    void membership.publish(this.#member());
+    if (facts.now - this.#publishedAt >= publishEveryMs) {
+      this.#publishedAt = facts.now;
+      void membership.publish(this.#member());
+    }
 
     // Peers learn at once what they would otherwise find out by asking.
     const said = `${reign?.term ?? ''} ${reign?.stage ?? ''} ${this.#state.fencedTerm ?? ''}`;
