@@ -920,7 +920,7 @@ describe.each<[string, number, Partial<ConfigValue>]>([
   ['four instances, two synchronous', 4, { synchronous: 2 }],
   ['three instances, asynchronous', 3, { synchronous: 0 }],
 ])('%s', (_what, nodes, config) => {
-  it('loses nothing acknowledged, and has a primary when the faults are over', { timeout: 600_000 }, () => {
+  it('loses nothing acknowledged, and has a primary when the faults are over', { timeout: 120_000 }, () => {
     for (let seed = first; seed < first + count; seed++) {
       const simulation = new Simulation({ seed, nodes, config });
       try {

@@ -792,6 +792,11 @@ describe('taking the leadership', () => {
     });
   });
 
+  it('lets nobody in from the stop of the receiver on, if they could not be let in after the promotion', () => {
+    expect(wantedSettings(ready, facts(taking)).clientsAllowed).toBe(true);
+    expect(wantedSettings({ ...ready, waitProved: false }, facts(taking)).clientsAllowed).toBe(false);
+  });
+
   it('does not wait for what a clone that failed waits for', () => {
     expect(operation(taken({ ...ready, retryAt: now + 20_000 }))?.do).toBe('promote');
   });

@@ -101,7 +101,8 @@ export function wantedSettings(state: HaState, facts: Facts): Settings {
   const following = leader !== undefined && !isMine(facts, leader) && state.takeover === undefined;
   return {
     synchronousNames: state.takeover === undefined ? standbyNames(facts) : state.syncNames,
-    clientsAllowed: true,
+    // A candidate has the settings that it will be promoted with.
+    clientsAllowed: state.takeover === undefined || opensWithPromotion(state, facts.dcs.view.sync?.value),
     ...(following ? { upstream: { instance: leader.instance, address: leader.address } } : {}),
   };
 }
@@ -295,7 +296,7 @@ function won(
         reign: {
           ...good,
           stage: 'promote',
-          open: draft.state.waitProved || sync.mode === 'async',
+          open: opensWithPromotion(draft.state, sync),
           why: draft.state.takeover?.why ?? 'takeover',
         },
       });
@@ -1221,6 +1222,11 @@ function namesFor(sync: SyncValue): readonly string[] {
 function standbyNames(facts: Facts): readonly string[] {
   const { sync, config } = facts.dcs.view;
   return sync?.value.mode === 'async' && config?.value.synchronous === 0 ? [] : [placeholderName];
+}
+
+/** Clients stay connected through the promotion, unless commits have not been seen to wait. */
+function opensWithPromotion(state: HaState, sync: SyncValue | undefined): boolean {
+  return state.waitProved || sync?.mode === 'async';
 }
 
 /**
