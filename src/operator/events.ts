@@ -42,7 +42,7 @@ export function eventsOfChange(before: Told, after: Told): EventNote[] {
     if (condition.status === 'Unknown' || (isGood && (former === undefined || former.status === good)))
       continue;
     // What comes and goes with every restart shows in the conditions; Events are for what people ask about.
-    if ((isGood ? former : condition)?.reason === 'InstancesNotReady') continue;
+    if (routine.has((isGood ? former : condition)?.reason ?? '')) continue;
     if (!isGood && former === undefined && quietAtFirst.has(condition.reason)) continue;
     notes.push({
       type: isGood ? 'Normal' : 'Warning',
@@ -53,15 +53,18 @@ export function eventsOfChange(before: Told, after: Told): EventNote[] {
   return notes;
 }
 
-/** What every new resource goes through. */
-const quietAtFirst = new Set([
+/** What every instance goes through when it starts. */
+const routine = new Set([
   'Creating',
-  'InstancesNotReady',
-  'VolumeNotBound',
-  'WaitingForStandby',
   'Cloning',
+  'InstanceUnreachable',
+  'InstancesNotReady',
+  'Restarting',
+  'Rewinding',
   'Unknown',
 ]);
+/** What every new resource goes through. */
+const quietAtFirst = new Set(['VolumeNotBound', 'WaitingForStandby', 'RestartPending']);
 
 /** The Event that an executed action is worth; undefined: it only shows in the log. */
 export function eventOfAction(action: Action): EventNote | undefined {

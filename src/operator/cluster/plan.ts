@@ -330,12 +330,13 @@ function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Re
   return nextStep({
     members: removal.kept,
     synchronous: cluster.spec.replicas.synchronous,
+    shrinking: removal.leaving.length + removal.waiting > 0,
     switchingOver:
       view.request !== undefined ||
       (requested !== undefined &&
         requested.msAgo < switchoverPatienceMs &&
         requested.term === view.leader?.value.term),
-    ordered: [...view.commands.keys()],
+    ordered: [...view.commands.keys()].filter((name) => removal.kept.some((member) => member.name === name)),
     exhausted: removal.kept
       .filter((member) => {
         const key = restartKey(member.name, settingsOf(member), view.config?.value.generation);

@@ -13,6 +13,8 @@ export interface Rollout {
   readonly members: readonly Member[];
   /** How many synchronous standbys the spec asks for. */
   readonly synchronous: number;
+  /** Instances are about to be removed: then the fewest are disturbed. */
+  readonly shrinking: boolean;
   /** A switchover is under way, or was asked for a moment ago. */
   readonly switchingOver: boolean;
   /** Orders that agents have not finished. */
@@ -43,6 +45,7 @@ export function nextStep(rollout: Rollout): Step {
       because: 'its pod cannot start, and its template has changed',
     };
   }
+  if (rollout.shrinking) return { do: 'wait', for: 'the instances that are to be removed' };
   if (ordered.length > 0) return { do: 'wait', for: `${ordered.join(', ')} to restart` };
   if (rollout.switchingOver) return { do: 'wait', for: 'the switchover' };
 

@@ -128,6 +128,8 @@ interface Traits {
   readonly count: number;
   readonly leader: Member | undefined;
   readonly leaderReady: boolean;
+  /** A leader that was silent for so long is not believed to lead, ms. */
+  readonly patienceMs: number;
   readonly everReady: boolean;
   readonly unwell: readonly Member[];
   readonly confirming: number;
@@ -142,10 +144,12 @@ function traitsOf({ snapshot, accepted, members = [] }: StatusInput): Traits {
     ? members.find((member) => member.isLeader)
     : members.find((member) => member.name === status?.primary);
   const silent = snapshot.etcd.known ? snapshot.etcd.value.leaderSilentMs : 0;
+  const patienceMs = spec.failover.ttlSeconds * 1000 + overdueMs;
   return {
     count: instanceCount(spec.replicas),
     leader,
-    leaderReady: leader?.ready === true && silent < spec.failover.ttlSeconds * 1000 + overdueMs,
+    patienceMs,
+    leaderReady: leader?.ready === true && silent < patienceMs,
     everReady: status?.phase !== undefined && status.phase !== 'Creating',
     unwell: members.filter((member) => (known ? !member.healthy : !member.ready)),
     confirming: syncStandbys(members).length,
@@ -206,13 +210,16 @@ function readyCondition({ snapshot, situation }: StatusInput, traits: Traits): N
   if (!snapshot.etcd.known)
     return no('Unknown', 'etcd cannot be asked who leads, and the last known primary is not ready');
   const last = snapshot.etcd.value.view.leader?.value;
+  const silent = snapshot.etcd.value.leaderSilentMs >= traits.patienceMs;
   return no(
-    traits.leader === undefined ? 'FailingOver' : 'NoPrimary',
+    traits.leader !== undefined && silent ? 'NoPrimary' : 'FailingOver',
     last === undefined
       ? 'No instance has ever led'
       : traits.leader === undefined
         ? `${last.instance} led last (term ${last.term}) and has given up; a standby that may take over is awaited`
-        : `${last.instance} leads (term ${last.term}) but does not answer`,
+        : silent
+          ? `${last.instance} leads (term ${last.term}) but has fallen silent`
+          : `${last.instance} leads (term ${last.term}) and is about to take writes`,
   );
 }
 

@@ -2,6 +2,7 @@ import type { PgInstanceStatus } from '../../api/pginstance.ts';
 import { type Job, type KubeObject, resources } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
+import { isPodReady } from '../cluster/members.ts';
 import { desiredClaims } from './desired/claims.ts';
 import { type InitMode, initJob } from './desired/init-job.ts';
 import { statefulSet } from './desired/stateful-set.ts';
@@ -28,9 +29,9 @@ export function planInstance(snapshot: InstanceSnapshot): InstancePlan {
 }
 
 function steps(snapshot: InstanceSnapshot): Action[] {
-  const { claims, job, now } = snapshot;
+  const { claims, now } = snapshot;
   const marked = claims.data?.metadata.annotations?.[operatorAnnotation.initialized];
-  const filled = marked ?? (job !== undefined && hasSucceeded(job) ? now.toISOString() : undefined);
+  const filled = marked ?? (isFilled(snapshot) ? now.toISOString() : undefined);
   const wanted = desiredClaims(snapshot.instance, claims, { initialized: filled });
   const present = [claims.data, claims.wal];
   const volumes = wanted.flatMap((claim) => {
@@ -46,7 +47,18 @@ function steps(snapshot: InstanceSnapshot): Action[] {
     volumes.filter((action) => !present.some((each) => each?.metadata.name === action.object.metadata.name)),
     volumes.filter((action) => present.some((each) => each?.metadata.name === action.object.metadata.name)),
   ];
-  return [...missing, ...(marked === undefined ? filling(snapshot) : running(snapshot)), ...changed];
+  const begun = marked !== undefined || snapshot.statefulSet !== undefined;
+  return [...missing, ...(begun ? running(snapshot) : filling(snapshot)), ...changed];
+}
+
+/**
+ * Whether the volume holds data. One that was lost and made anew under a running instance has no init Job, which would
+ * meet the instance's own pod on the volume: the agent of that pod clones, and being ready proves that it has.
+ */
+function isFilled({ job, pod, statefulSet: set }: InstanceSnapshot): boolean {
+  return (
+    (job !== undefined && hasSucceeded(job)) || (set !== undefined && pod !== undefined && isPodReady(pod))
+  );
 }
 
 function running(snapshot: InstanceSnapshot): Action[] {

@@ -71,6 +71,11 @@ export function statusOf(snapshot: InstanceSnapshot): {
   return { status, requeueAfterMs: waits.length === 0 ? undefined : Math.min(...waits) };
 }
 
+/** Whether the volume has no data yet and no pod of the instance uses it. */
+const isFilling = ({ claims, statefulSet }: InstanceSnapshot): boolean =>
+  statefulSet === undefined &&
+  claims.data?.metadata.annotations?.[operatorAnnotation.initialized] === undefined;
+
 const generation = (condition: NewCondition, observed: number | undefined): NewCondition => ({
   ...condition,
   message: condition.message.slice(0, 4096),
@@ -80,7 +85,7 @@ const generation = (condition: NewCondition, observed: number | undefined): NewC
 function stateOf(snapshot: InstanceSnapshot, says: MemberValue | undefined): InstanceState {
   const { claims, job, pod, etcd, instance } = snapshot;
   if (claims.data === undefined) return 'Pending';
-  if (claims.data.metadata.annotations?.[operatorAnnotation.initialized] === undefined) {
+  if (isFilling(snapshot)) {
     if (job === undefined) return 'Provisioning';
     return instance.spec.initMode === 'clone' ? 'Cloning' : 'Initializing';
   }
@@ -150,7 +155,7 @@ function problemOf(snapshot: InstanceSnapshot, says: MemberValue | undefined): P
   if (claims.data?.status?.phase === 'Lost') {
     return { reason: 'VolumeLost', message: `The volume of ${claims.data.metadata.name} is lost` };
   }
-  if (claims.data?.metadata.annotations?.[operatorAnnotation.initialized] === undefined) {
+  if (isFilling(snapshot)) {
     const waiting = initPods
       .map((each) => waitingProblem(each, undefined))
       .find((each) => each !== undefined);
@@ -175,19 +180,33 @@ function problemOf(snapshot: InstanceSnapshot, says: MemberValue | undefined): P
   }
   const waiting = waitingProblem(pod, node);
   if (waiting !== undefined) return waiting;
-  if (says?.problem !== undefined) {
-    return { reason: 'PostgresNotRunning', message: `${says.problem.reason}: ${says.problem.message}` };
-  }
   if (pod.metadata.deletionTimestamp !== undefined) {
     return { reason: 'Restarting', message: 'The pod is being stopped' };
+  }
+  if (says !== undefined && says.podUid !== pod.metadata.uid) {
+    return { reason: 'Restarting', message: 'The containers are starting' };
+  }
+  if (says?.problem !== undefined) {
+    const reason = says.problem.reason.startsWith('WaitingFor') ? 'Restarting' : 'PostgresNotRunning';
+    return { reason, message: `${says.problem.reason}: ${says.problem.message}` };
   }
   if (says === undefined) {
     return pod.status?.phase === 'Running'
       ? { reason: 'InstanceUnreachable', message: 'The agent has not been heard of' }
       : { reason: 'Creating', message: 'The containers are starting' };
   }
-  return { reason: 'PostgresNotRunning', message: `Postgres is ${says.state}` };
+  return { reason: underWay[says.state] ?? 'PostgresNotRunning', message: `Postgres is ${says.state}` };
 }
+
+/** What an instance goes through on its way back to work. */
+const underWay: Partial<Record<MemberValue['state'], Problem['reason']>> = {
+  starting: 'Restarting',
+  running: 'Restarting',
+  streaming: 'Restarting',
+  'catching-up': 'Restarting',
+  rewinding: 'Rewinding',
+  cloning: 'Cloning',
+};
 
 function volumesCondition({ claims, failure }: InstanceSnapshot): NewCondition | undefined {
   const present = [claims.data, claims.wal].filter((claim) => claim !== undefined);

@@ -16,7 +16,7 @@ import {
   tlsKey,
 } from '../../../api/names.ts';
 import type { Secret } from '../../../kube/index.ts';
-import { inspect, isIssuedBy, needsRenewal } from '../../../tls/certificates.ts';
+import { type CertificateInfo, inspect, isIssuedBy, needsRenewal } from '../../../tls/certificates.ts';
 import type { CertificateOrder } from '../../action.ts';
 import { ownedBy } from '../../owner.ts';
 import type { AcceptedCluster } from '../snapshot.ts';
@@ -161,9 +161,9 @@ export function whyIssue(
   now: Date,
 ): string | undefined {
   const [cert, key, ca] = [read(found, tlsKey.cert), read(found, tlsKey.key), read(found, tlsKey.ca)];
-  if (cert === undefined || key === undefined) return 'there is none yet';
-  if (ca !== authority || !isIssuedBy(cert, authority)) return 'the authority is another one';
-  const info = inspect(cert);
+  if (found === undefined || cert === undefined || key === undefined) return 'there is none yet';
+  const info = examine(found, cert, authority);
+  if (ca !== authority || info === undefined) return 'it is not of the present authority';
   if (needsRenewal(info, now)) return `it ends on ${info.notAfter.toISOString()}`;
   const covers = (have: readonly string[], wanted: readonly string[]) =>
     wanted.every((name) => have.includes(name));
@@ -175,4 +175,16 @@ export function whyIssue(
     return 'it is for other names';
   }
   return undefined;
+}
+
+/** Objects of a cache never change: what takes cryptography is found out once for each. */
+const examined = new WeakMap<Secret, { authority: string; info: CertificateInfo | undefined }>();
+
+/** What a certificate says; undefined when the authority has not issued it, or it is damaged. */
+function examine(secret: Secret, cert: string, authority: string): CertificateInfo | undefined {
+  const known = examined.get(secret);
+  if (known?.authority === authority) return known.info;
+  const info = isIssuedBy(cert, authority) ? inspect(cert) : undefined;
+  examined.set(secret, { authority, info });
+  return info;
 }

@@ -1,0 +1,421 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { PgClusterSpecInput } from '../../api/pgcluster.ts';
+import type { Action } from '../action.ts';
+import { operatorAnnotation } from '../annotations.ts';
+import { filledClaim, Model } from '../testing/model.ts';
+import { planCluster } from './plan.ts';
+
+const spec = (synchronous: number, asynchronous: number, more: object = {}): PgClusterSpecInput => ({
+  storage: { size: '1Gi' },
+  replicas: { synchronous, asynchronous },
+  ...more,
+});
+const conditionOf = (model: Model, type: string) =>
+  model.cluster.status?.conditions?.find((each) => each.type === type);
+const kinds = (actions: readonly Action[]) =>
+  actions.map((action) =>
+    action.do === 'delete'
+      ? `delete ${action.resource.kind}/${action.ref.name}`
+      : action.do === 'request'
+        ? `switchover ${action.value.to}`
+        : action.do === 'command'
+          ? `restart ${action.instance}`
+          : action.do,
+  );
+const steps = (model: Model, from: number) =>
+  kinds(model.done.slice(from)).filter((each) => /Pod|switchover|restart/.test(each));
+
+async function running(synchronous = 1, asynchronous = 2, more: object = {}): Promise<Model> {
+  const model = new Model(spec(synchronous, asynchronous, more));
+  await model.converge();
+  return model;
+}
+
+describe('a new cluster', () => {
+  it('records its id before it makes anything that carries it', () => {
+    const plan = planCluster(new Model(spec(1, 1)).snapshot);
+    expect(plan.actions).toEqual([]);
+    expect(plan.status).toMatchObject({ clusterId: 'abcdefghijklmnop', phase: 'Creating' });
+  });
+
+  it('comes to run, with exactly one instance that makes a new database', async () => {
+    const model = await running();
+    expect(model.cluster.status).toMatchObject({ phase: 'Running', primary: 'shop-1', ready: '4/4' });
+    const modes = [...model.instances.values()].map((each) => each.spec.initMode);
+    expect(modes.sort()).toEqual(['clone', 'clone', 'clone', 'initdb']);
+  });
+
+  it('makes no instance before every Secret that its pod mounts is there', async () => {
+    const model = new Model(spec(1, 1));
+    for (let n = 0; n < 10 && model.instances.size === 0; n += 1) await model.pass();
+    for (const name of ['shop-app', 'shop-server-tls', 'shop-replication-tls', 'shop-etcd-tls']) {
+      expect(model.objects.has(`Secret/${name}`)).toBe(true);
+    }
+  });
+
+  it('never makes the password or the authority twice', async () => {
+    const model = await running();
+    model.edit(spec(1, 4));
+    await model.converge();
+    const made = model.done.flatMap((each) => (each.do === 'create' ? [each.object.metadata.name] : []));
+    expect(made.filter((name) => name === 'shop-app')).toHaveLength(1);
+    expect(model.done.filter((each) => each.do === 'create-authority')).toHaveLength(1);
+  });
+
+  it('makes nothing without etcd', async () => {
+    const model = new Model(spec(1, 1));
+    model.etcdAnswers = false;
+    await model.converge();
+    expect(model.instances.size).toBe(0);
+    expect(conditionOf(model, 'EtcdReachable')).toMatchObject({ status: 'False', reason: 'EtcdUnreachable' });
+  });
+});
+
+describe('scaling', () => {
+  it('takes away whoever is missed least, first from the members and then altogether', async () => {
+    const model = await running(1, 3);
+    model.broken.add('shop-4');
+    model.react();
+    model.edit(spec(1, 2));
+    const plan = planCluster(model.snapshot);
+    expect(kinds(plan.actions)).toContain('write-config');
+    expect(kinds(plan.actions)).not.toContain('delete PgInstance/shop-4');
+    await model.converge();
+    expect([...model.instances.keys()].sort()).toEqual(['shop-1', 'shop-2', 'shop-3', 'shop-5']);
+    expect(model.claims.get('shop-4')?.metadata.annotations).toHaveProperty([operatorAnnotation.released]);
+  });
+
+  it('waits until the leader goes by the smaller configuration', async () => {
+    const model = await running(1, 2);
+    model.edit(spec(1, 1));
+    await model.pass();
+    // The leader has not read the configuration yet: it might still choose the one that is to go.
+    expect(kinds(planCluster(model.snapshot).actions)).not.toContain('delete PgInstance/shop-4');
+    model.react();
+    expect(kinds(planCluster(model.snapshot).actions)).toContain('delete PgInstance/shop-4');
+  });
+
+  it('removes nobody while nobody leads', async () => {
+    const model = await running(1, 2);
+    model.edit(spec(1, 1));
+    if (model.leader !== undefined) model.leader = { ...model.leader, phase: 'vacated' };
+    expect(kinds(planCluster(model.snapshot).actions)).toEqual([]);
+  });
+
+  it('uses a kept volume again, and forgets that it was given up', async () => {
+    const model = await running(1, 2);
+    model.edit(spec(1, 1));
+    await model.converge();
+    model.edit(spec(1, 2));
+    await model.converge();
+    expect(model.instances.has('shop-4')).toBe(true);
+    expect(model.claims.get('shop-4')?.metadata.annotations).not.toHaveProperty([
+      operatorAnnotation.released,
+    ]);
+  });
+
+  it('brings back an instance that somebody deleted by mistake', async () => {
+    const model = await running(1, 1);
+    model.instances.delete('shop-2');
+    model.react();
+    await model.converge();
+    expect([...model.instances.keys()].sort()).toEqual(['shop-1', 'shop-2', 'shop-3']);
+  });
+});
+
+describe('rolling changes', () => {
+  it('go standby by standby, the asynchronous ones first, the primary last', async () => {
+    const model = await running();
+    const from = model.done.length;
+    model.edit(spec(1, 2, { postgres: { image: 'postgres:17.9' } }));
+    await model.converge();
+    expect(steps(model, from)).toEqual([
+      'delete Pod/shop-4-0',
+      'delete Pod/shop-3-0',
+      'delete Pod/shop-2-0',
+      expect.stringMatching(/^switchover shop-[234]$/),
+      'delete Pod/shop-1-0',
+    ]);
+  });
+
+  it('of a single instance restart it', async () => {
+    const model = await running(0, 0);
+    const from = model.done.length;
+    model.edit(spec(0, 0, { podMetadata: { labels: { team: 'a' } } }));
+    await model.converge();
+    expect(steps(model, from)).toEqual(['delete Pod/shop-1-0']);
+  });
+
+  it('wait while another instance does not work', async () => {
+    const model = await running();
+    model.broken.add('shop-2');
+    model.react();
+    const from = model.done.length;
+    model.edit(spec(1, 2, { postgres: { image: 'postgres:17.9' } }));
+    await model.converge();
+    expect(steps(model, from)).toEqual([]);
+    expect(conditionOf(model, 'Progressing')).toMatchObject({
+      status: 'True',
+      message: 'Waiting for shop-2 to work again',
+    });
+  });
+
+  it('restart for a raised setting, the primary by a switchover', async () => {
+    const model = await running();
+    const from = model.done.length;
+    model.edit(spec(1, 2, { postgres: { parameters: { max_connections: 200 } } }));
+    await model.converge();
+    expect(steps(model, from)).toEqual([
+      'restart shop-4',
+      'restart shop-3',
+      'restart shop-2',
+      expect.stringMatching(/^switchover /),
+      'restart shop-1',
+    ]);
+  });
+
+  it('lower a setting on the primary first, in place: a standby may not have less', async () => {
+    const model = await running(1, 2, { postgres: { parameters: { max_connections: 200 } } });
+    const from = model.done.length;
+    model.edit(spec(1, 2, { postgres: { parameters: { max_connections: 150 } } }));
+    await model.converge();
+    expect(steps(model, from)).toEqual([
+      'restart shop-1',
+      'restart shop-4',
+      'restart shop-3',
+      'restart shop-2',
+    ]);
+    expect(new Set(model.inForce.values())).toEqual(new Set(['150']));
+  });
+
+  it('do not restart without end what does not take effect', async () => {
+    const model = await running(0, 0);
+    model.edit(spec(0, 0, { postgres: { parameters: { max_connections: 200 } } }));
+    const from = model.done.length;
+    for (let n = 0; n < 12; n += 1) {
+      await model.pass();
+      model.react();
+      // Whatever the agent did, Postgres still has the old value.
+      model.inForce.set('shop-1', '100');
+      model.react();
+    }
+    expect(steps(model, from)).toHaveLength(2);
+    expect(conditionOf(model, 'SettingsApplied')).toMatchObject({
+      status: 'False',
+      reason: 'RestartPending',
+    });
+  });
+});
+
+describe('a refused spec', () => {
+  it('touches nothing when none was accepted before', async () => {
+    const model = new Model({ storage: { size: '1Gi' }, replicas: { synchronous: -1 } });
+    await model.converge();
+    expect(model.done).toEqual([]);
+    expect(conditionOf(model, 'Accepted')).toMatchObject({ status: 'False', reason: 'InvalidSpec' });
+  });
+
+  it('leaves the accepted one in force', async () => {
+    const model = await running(1, 1);
+    const from = model.done.length;
+    model.edit({ ...spec(1, 3), storage: { size: '512Mi' } });
+    await model.converge();
+    expect(model.done.slice(from)).toEqual([]);
+    expect(conditionOf(model, 'Accepted')).toMatchObject({ status: 'False', reason: 'StorageShrink' });
+    expect(model.cluster.status).toMatchObject({ phase: 'Running', ready: '3/3' });
+  });
+});
+
+describe('deletion', () => {
+  it('stops the standbys, then the primary, and keeps volumes and credentials', async () => {
+    const model = await running(1, 1);
+    const from = model.done.length;
+    model.delete();
+    const first = await model.pass();
+    expect(kinds(first.actions).filter((each) => each.startsWith('delete'))).toEqual([
+      'delete PgInstance/shop-2',
+      'delete PgInstance/shop-3',
+    ]);
+    model.react();
+    await model.pass();
+    model.react();
+    await model.pass();
+    expect(model.cluster.metadata.finalizers).toEqual([]);
+    expect(model.claims.size).toBe(3);
+    const deleted = kinds(model.done.slice(from)).filter((each) => each.startsWith('delete'));
+    expect(deleted.every((each) => each.includes('PgInstance'))).toBe(true);
+    expect(model.initialized).toBe(true);
+  });
+
+  it('removes volumes, credentials and state when the spec says so', async () => {
+    const model = await running(1, 1, { deletionPolicy: 'Delete' });
+    model.delete();
+    for (let n = 0; n < 4; n += 1) {
+      await model.pass();
+      model.react();
+    }
+    expect(model.claims.size).toBe(0);
+    expect(model.objects.has('Secret/shop-app')).toBe(false);
+    expect(model.initialized).toBe(false);
+    expect(model.cluster.metadata.finalizers).toEqual([]);
+  });
+
+  it('waits for etcd when its state is to be removed', async () => {
+    const model = await running(0, 0, { deletionPolicy: 'Delete' });
+    model.delete();
+    await model.pass();
+    model.react();
+    model.etcdAnswers = false;
+    await model.pass();
+    expect(model.cluster.metadata.finalizers).toEqual(['koschei.dev/volumes']);
+  });
+});
+
+describe('adoption', () => {
+  const old = 'oldclusterid0001';
+
+  it('goes on with the id and all volumes of an earlier cluster of this name', async () => {
+    const model = new Model(spec(1, 1));
+    model.initialized = true;
+    for (const name of ['shop-2', 'shop-3', 'shop-7']) model.claims.set(name, filledClaim('shop', old, name));
+    for (let n = 0; n < 10 && model.instances.size === 0; n += 1) await model.pass();
+    expect(model.cluster.status?.clusterId).toBe(old);
+    expect([...model.instances.keys()]).toEqual(['shop-2', 'shop-3', 'shop-7']);
+    expect([...model.instances.values()].every(({ spec: { initMode } }) => initMode === 'clone')).toBe(true);
+  });
+
+  it('starts nothing when etcd knows nothing of the volumes, and says what is on them', async () => {
+    const model = new Model(spec(1, 1));
+    const lastSeen = JSON.stringify({ dataId: 'aa', timeline: 3, lsn: '0/5000060', role: 'primary' });
+    model.claims.set(
+      'shop-2',
+      filledClaim('shop', old, 'shop-2', { [operatorAnnotation.lastSeen]: lastSeen }),
+    );
+    model.claims.set('shop-3', filledClaim('shop', old, 'shop-3'));
+    await model.converge();
+    expect(model.instances.size).toBe(0);
+    expect(model.config).toBeUndefined();
+    expect(model.cluster.status?.phase).toBe('WaitingForDecision');
+    expect(model.cluster.status?.volumes).toMatchObject([
+      { instance: 'shop-2', timeline: 3, lsn: '0/5000060' },
+      { instance: 'shop-3' },
+    ]);
+  });
+
+  it('does not choose between the volumes of two earlier clusters', async () => {
+    const model = new Model(spec(1, 1));
+    model.claims.set('shop-1', filledClaim('shop', old, 'shop-1'));
+    model.claims.set('shop-2', filledClaim('shop', 'oldclusterid0002', 'shop-2'));
+    await model.converge();
+    expect(model.done).toEqual([]);
+    expect(model.cluster.status?.phase).toBe('WaitingForDecision');
+  });
+
+  it('is refused to another major version', async () => {
+    const model = new Model(spec(1, 1, { postgres: { version: 17 } }));
+    model.claims.set(
+      'shop-1',
+      filledClaim('shop', old, 'shop-1', { [operatorAnnotation.postgresVersion]: '16' }),
+    );
+    await model.converge();
+    expect(model.done).toEqual([]);
+    expect(conditionOf(model, 'Accepted')).toMatchObject({ reason: 'MajorUpgradeRefused' });
+  });
+});
+
+describe('whatever happens', () => {
+  const edit = fc.record({
+    synchronous: fc.integer({ min: 0, max: 2 }),
+    asynchronous: fc.integer({ min: 0, max: 3 }),
+    image: fc.constantFrom('postgres:17', 'postgres:17.9'),
+    connections: fc.constantFrom(100, 150, 200),
+  });
+  const event = fc.oneof(
+    { weight: 3, arbitrary: edit.map((change) => ({ kind: 'edit' as const, change })) },
+    {
+      weight: 6,
+      arbitrary: fc.integer({ min: 0, max: 6 }).map((limit) => ({ kind: 'pass' as const, limit })),
+    },
+    { weight: 4, arbitrary: fc.constant({ kind: 'react' as const }) },
+    {
+      weight: 1,
+      arbitrary: fc.integer({ min: 1, max: 5 }).map((ordinal) => ({ kind: 'break' as const, ordinal })),
+    },
+    { weight: 1, arbitrary: fc.boolean().map((answers) => ({ kind: 'etcd' as const, answers })) },
+    {
+      weight: 1,
+      arbitrary: fc.integer({ min: 1, max: 5 }).map((ordinal) => ({ kind: 'lose' as const, ordinal })),
+    },
+  );
+
+  it('no leader, synchronous standby or volume is removed, one pod at a time is, and it converges', {
+    timeout: 120_000,
+  }, async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(event, { maxLength: 40 }), async (events) => {
+        const model = await running(1, 1);
+        for (const each of events) {
+          switch (each.kind) {
+            case 'edit': {
+              const { synchronous, asynchronous, image, connections } = each.change;
+              const postgres = { image, parameters: { max_connections: connections } };
+              model.edit(spec(synchronous, asynchronous, { postgres }));
+              break;
+            }
+            case 'pass': {
+              const { actions } = planCluster(model.snapshot);
+              checkSafe(model, actions);
+              await model.pass(each.limit);
+              break;
+            }
+            case 'react':
+              model.react();
+              break;
+            case 'break':
+              model.broken.add(`shop-${each.ordinal}`);
+              model.react();
+              break;
+            case 'etcd':
+              model.etcdAnswers = each.answers;
+              break;
+            case 'lose':
+              model.instances.delete(`shop-${each.ordinal}`);
+              break;
+          }
+        }
+        model.broken.clear();
+        model.etcdAnswers = true;
+        model.react();
+        await model.converge(120);
+        expect(planCluster(model.snapshot).actions).toEqual([]);
+        expect(model.cluster.status?.phase).toBe('Running');
+      }),
+      { numRuns: Number(process.env.KOSCHEI_RUNS ?? 40) },
+    );
+  });
+
+  it('the same snapshot gives the same plan', async () => {
+    const { snapshot } = await running(1, 1);
+    expect(planCluster(snapshot)).toEqual(planCluster(snapshot));
+  });
+});
+
+function checkSafe(model: Model, actions: readonly Action[]): void {
+  const deletions = actions.flatMap((action) => (action.do === 'delete' ? [action] : []));
+  const needed = [model.leader?.instance, ...(model.sync?.names ?? []).map(({ instance }) => instance)];
+  for (const { resource, ref } of deletions) {
+    expect(['PgInstance', 'Pod']).toContain(resource.kind);
+    if (resource.kind === 'PgInstance') expect(needed).not.toContain(ref.name);
+    if (resource.kind === 'Pod' && model.instances.size > 1)
+      expect(ref.name).not.toBe(`${model.leader?.instance}-0`);
+  }
+  const disruptive = actions.filter(
+    (action) =>
+      action.do === 'request' ||
+      action.do === 'command' ||
+      (action.do === 'delete' && action.resource.kind === 'Pod'),
+  );
+  expect(disruptive.length).toBeLessThanOrEqual(1);
+  if (!model.etcdAnswers) expect(deletions).toEqual([]);
+}
