@@ -228,7 +228,7 @@ export class Agent {
       }
       case 'finish-command':
         log.info({ command: command.commandId, because: command.because }, "the operator's order is done");
-        void this.#delete(this.#o.keys.command(this.#o.me.instance), undefined);
+        void this.#deleteCommand(command.commandId);
         return;
       case 'refuse-request':
         if (this.#refused.has(command.revision)) return;
@@ -440,7 +440,8 @@ export class Agent {
         value: JSON.stringify({ ...write.initialize, by: write.leader.instance }),
       });
     }
-    if (write.history !== undefined)
+    if (write.history !== undefined) {
+      compares.push({ key: keys.history(write.leader.term), modRevision: '0' });
       operations.push({
         op: 'put',
         key: keys.history(write.leader.term),
@@ -455,6 +456,7 @@ export class Agent {
           lossAccepted: false,
         }),
       });
+    }
     if (write.deleteRequest === true) operations.push({ op: 'delete', key: keys.request });
     const written = operations.filter((op) => op.op === 'put');
     try {
@@ -486,6 +488,13 @@ export class Agent {
       if (!(error instanceof EtcdError)) throw error;
       return { kind: 'unknown', message: error.message };
     }
+  }
+
+  /** Deletes the order unless a newer one has taken its place. */
+  async #deleteCommand(id: string): Promise<void> {
+    const { instance } = this.#o.me;
+    const stored = this.#o.store.view.commands.get(instance);
+    if (stored?.value.id === id) await this.#delete(this.#o.keys.command(instance), stored.revision);
   }
 
   async #delete(key: string, revision: string | undefined): Promise<void> {

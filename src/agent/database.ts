@@ -292,6 +292,8 @@ export class Database {
 
   async #configure(settings: Settings, signal: AbortSignal): Promise<void> {
     const { generation } = this.#o.user();
+    // Another primary may still have the WAL that the last one had removed.
+    if (settings.upstream?.instance !== this.#applied?.upstream?.instance) this.#walLost = false;
     const standby = this.#state.observation?.inRecovery ?? this.#state.startedAs === 'standby';
     await this.#writeChecked(settings, standby);
     signal.throwIfAborted();
@@ -412,7 +414,8 @@ export class Database {
     const { synchronousNames } = operation.settings;
     if (
       !sameList(this.#applied?.synchronousNames ?? [], synchronousNames) ||
-      this.#applied?.upstream !== undefined
+      this.#applied?.upstream !== undefined ||
+      this.#applied?.clientsAllowed !== operation.settings.clientsAllowed
     )
       await this.#configure(operation.settings, signal);
     await this.#receiverGone(signal);

@@ -33,6 +33,10 @@ import type {
 import { includesMember, placeholderName, replicationName, sameMember } from './names.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
+/** A synchronous standby is replaced when commits have waited this long for it, ms ... */
+const commitWaitLimitMs = 500;
+/** ... and its agent, asked every 250 ms, has not answered for this long, ms. */
+const agentSilenceMs = 750;
 /** A primary whose database has not answered for this long is given up, ms. */
 const databaseSilenceMs = 5_000;
 /** A standby must look diverged for this long before it is rewound, ms: positions and timelines come from different places. */
@@ -392,7 +396,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
 function failed(
   draft: Draft,
   operation: Operation,
-  outcome: { needsClone?: boolean; message: string },
+  outcome: { needsClone?: boolean; reason: string; message: string },
 ): void {
   const { attempts, handover } = draft.state;
   // An order that failed is tried again: it is still there.
@@ -402,12 +406,14 @@ function failed(
     case 'start':
       draft.set({ attempts: { ...attempts, start: attempts.start + 1 }, retryAt: backoff(attempts.start) });
       return;
-    case 'rewind':
-      draft.set({
-        attempts: { ...attempts, rewind: outcome.needsClone ? 99 : attempts.rewind + 1 },
-        retryAt: backoff(attempts.rewind),
-      });
+    case 'rewind': {
+      // One that never began, because the primary could not be asked, says nothing about rewinding.
+      const failures = outcome.needsClone
+        ? 99
+        : attempts.rewind + (outcome.reason === 'RewindPostponed' ? 0 : 1);
+      draft.set({ attempts: { ...attempts, rewind: failures }, retryAt: backoff(attempts.rewind) });
       return;
+    }
     case 'clone':
       draft.set({ attempts: { ...attempts, clone: attempts.clone + 1 }, retryAt: backoff(attempts.clone) });
       return;
@@ -714,6 +720,7 @@ function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean {
     candidates: rankCandidates(draft),
     joining: state.joining,
     waitProved: state.waitProved,
+    silent: silentMembers(facts, reign, o),
   });
   switch (step.step) {
     case 'nothing':
@@ -741,6 +748,17 @@ function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean {
       );
       return true;
   }
+}
+
+/**
+ * Members of `sync` for whom commits wait while their agents do not answer: on a dead node a connection looks alive
+ * until `wal_sender_timeout`.
+ */
+function silentMembers(facts: Facts, reign: Reign, o: Observation): string[] {
+  if (o.commitWaitMs < commitWaitLimitMs) return [];
+  return reign.sync.names
+    .filter((m) => facts.now - (facts.peers.get(m.instance)?.at ?? 0) > agentSilenceMs)
+    .map((m) => m.dataId);
 }
 
 /** Known members that could be synchronous, best first: a switchover's target, then other nodes, then by position. */

@@ -277,6 +277,13 @@ describe('replacing', () => {
     expect(planSyncSet({ ...named, stored: stored(D) })).toMatchObject({ step: 'names', names: names(D) });
   });
 
+  it('replaces one that looks connected while commits wait for it in vain', () => {
+    expect(planSyncSet(situation({ silent: [C.dataId] }))).toMatchObject({
+      step: 'names',
+      names: [...names(D), ...names(C)],
+    });
+  });
+
   it('prefers another node to the place that is taken', () => {
     const step = planSyncSet(situation({ candidates: [candidate(C, { apart: false }), candidate(D)] }));
     expect(step).toMatchObject({ step: 'names', names: names(D, C) });

@@ -16,6 +16,8 @@ export interface SyncSituation {
   readonly candidates: readonly Candidate[];
   readonly joining: Joining | undefined;
   readonly waitProved: boolean;
+  /** Data ids of those for whom commits wait in vain: they look connected, but nothing answers. */
+  readonly silent?: readonly string[];
 }
 
 /** A known instance, as ranked by `rankCandidates`. */
@@ -89,7 +91,7 @@ export function planSyncSet(s: SyncSituation): SyncStep {
       .filter((w) => w.state === 'streaming')
       .map((w) => [w.applicationName, w]),
   );
-  const alive = (m: MemberRef) => streaming.has(replicationName(m.dataId));
+  const alive = (m: MemberRef) => streaming.has(replicationName(m.dataId)) && !s.silent?.includes(m.dataId);
   const wanted = chooseSet(s.candidates.filter(alive), s.stored.names, s.config.synchronous);
   const joiners = wanted.filter((m) => !includesMember(s.stored.names, m));
   const lost = s.stored.names.filter((m) => !alive(m));
