@@ -121,6 +121,11 @@ export const configValue = z.object({
   parameters: z.record(z.string(), z.string()),
   hba: z.array(z.string()),
   logLevel: z.enum(['debug', 'info', 'warn']),
+  /**
+   * The state of the cluster was lost, and a person has decided which instance goes on: it alone may found the cluster
+   * anew, on a timeline not below this one. What only others hold is given up.
+   */
+  adopt: z.object({ instance: name, timeline }).optional(),
 });
 export type ConfigValue = z.infer<typeof configValue>;
 

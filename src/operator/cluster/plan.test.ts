@@ -303,6 +303,29 @@ describe('adoption', () => {
     ]);
   });
 
+  it('goes on with the volume that a person names, and gives the others their turn later', async () => {
+    const model = new Model(spec(1, 1));
+    const lastSeen = JSON.stringify({ dataId: 'aa', timeline: 3, lsn: '0/5000060', role: 'primary' });
+    model.claims.set(
+      'shop-2',
+      filledClaim('shop', old, 'shop-2', { [operatorAnnotation.lastSeen]: lastSeen }),
+    );
+    model.claims.set('shop-3', filledClaim('shop', old, 'shop-3'));
+    await model.converge();
+    const { metadata } = model.cluster;
+    const decided = { ...metadata.annotations, 'koschei.dev/adopt-primary': 'shop-3' };
+    model.cluster = { ...model.cluster, metadata: { ...metadata, annotations: decided } };
+    await model.converge();
+    expect([...model.instances.keys()]).toEqual(['shop-3']);
+    expect(model.config).toMatchObject({ members: ['shop-3'], adopt: { instance: 'shop-3' } });
+    expect(model.config?.adopt?.timeline).toBeGreaterThan(3);
+    model.initialized = true;
+    await model.converge();
+    expect([...model.instances.keys()].sort()).toEqual(['shop-1', 'shop-2', 'shop-3']);
+    expect(model.config?.adopt).toBeUndefined();
+    expect(model.cluster.metadata.annotations).toEqual({});
+  });
+
   it('does not choose between the volumes of two earlier clusters', async () => {
     const model = new Model(spec(1, 1));
     model.claims.set('shop-1', filledClaim('shop', old, 'shop-1'));

@@ -1,12 +1,10 @@
 import {
-  annotation,
   appSecretName,
   caKey,
   caSecretName,
   finalizer,
   instanceName,
   leaderEndpointSliceName,
-  ordinalOf,
   readWriteServiceName,
 } from '../../api/names.ts';
 import { instanceCount, type PgClusterStatus } from '../../api/pgcluster.ts';
@@ -19,6 +17,7 @@ import {
 } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
+import { adopt, adoptionDecision, forgetDecision } from './adoption.ts';
 import { askedSwitchover } from './asked-switchover.ts';
 import { planDeletion } from './deletion.ts';
 import { agentAccess } from './desired/access.ts';
@@ -95,6 +94,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
   const asked = askedSwitchover(snapshot);
+  const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
 
   const foundation = [
     ...secrets(snapshot, accepted, names),
@@ -115,6 +115,8 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
           ...(asked.length > 0 ? asked : carryOut(snapshot, step)),
         ]
       : []),
+    ...(decision === undefined ? [] : adopt(snapshot, accepted, decision)),
+    ...(situation === 'running' ? forgetDecision(snapshot) : []),
     ...clearSlice(snapshot, accepted),
   ];
   return {
@@ -417,11 +419,4 @@ function lookAgain(snapshot: ClusterSnapshot, step: Step, removal: Removal): num
   if (!snapshot.etcd.known) return 5_000;
   if (step.do === 'wait' || removal.leaving.length > 0 || removal.waiting > 0) return 5_000;
   return snapshot.memory.staleForMs === undefined ? undefined : stalePatienceMs;
-}
-
-/** The instance that a person named to go on with, if it is one of this cluster's. */
-export function adoptionDecision(snapshot: ClusterSnapshot): string | undefined {
-  const { annotations, name } = snapshot.cluster.metadata;
-  const named = annotations?.[annotation.adoptPrimary];
-  return named !== undefined && ordinalOf(name, named) !== undefined ? named : undefined;
 }

@@ -1,9 +1,9 @@
-import { z } from 'zod';
 import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
 import { instanceCount, type PgClusterStatus, type Phase, type VolumeReport } from '../../api/pgcluster.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
 import { podSelector } from '../labels.ts';
+import { adoptionDecision, readLastSeen } from './adoption.ts';
 import { imageOf } from './desired/instances.ts';
 import type { Judgement } from './judgement.ts';
 import { type Member, volumesOf } from './members.ts';
@@ -192,6 +192,10 @@ function readyCondition({ snapshot, situation }: StatusInput, traits: Traits): N
     reason,
     message,
   });
+  const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
+  if (decision !== undefined) {
+    return no('Creating', `${decision} founds the cluster anew, as a person has decided`);
+  }
   if (situation === 'lost') {
     return no(
       'WaitingForDecision',
@@ -451,13 +455,6 @@ function settingsCondition({ snapshot, members = [] }: StatusInput): NewConditio
   return { type, status: 'True', reason: 'AllApplied', message: 'Every setting is in force' };
 }
 
-const lastSeen = z.object({
-  dataId: z.string().optional(),
-  timeline: z.int().optional(),
-  lsn: z.string().optional(),
-  role: z.string().optional(),
-});
-
 /** What a person needs to choose a volume by. */
 function volumeReports(snapshot: ClusterSnapshot): VolumeReport[] {
   return volumesOf(snapshot)
@@ -476,13 +473,4 @@ function volumeReports(snapshot: ClusterSnapshot): VolumeReport[] {
       };
     })
     .sort((a, b) => (a.instance < b.instance ? -1 : 1));
-}
-
-function readLastSeen(text: string | undefined): z.infer<typeof lastSeen> | undefined {
-  if (text === undefined) return undefined;
-  try {
-    return lastSeen.safeParse(JSON.parse(text)).data;
-  } catch {
-    return undefined;
-  }
 }

@@ -395,15 +395,16 @@ export class Model {
   }
 
   #annotate(kind: string, name: string, annotations: Readonly<Record<string, string | null>>): void {
-    if (kind !== 'PersistentVolumeClaim') return;
-    const claim = this.claims.get(name);
-    if (claim === undefined) return;
-    const after = { ...claim.metadata.annotations };
+    const target = kind === 'PgCluster' ? this.cluster : this.claims.get(name);
+    if (target === undefined) return;
+    const after = { ...target.metadata.annotations };
     for (const [key, value] of Object.entries(annotations)) {
       if (value === null) delete after[key];
       else after[key] = value;
     }
-    this.claims.set(name, { ...claim, metadata: { ...claim.metadata, annotations: after } });
+    const changed = { ...target, metadata: { ...target.metadata, annotations: after } };
+    if (kind === 'PgCluster') this.cluster = changed as UnreadPgCluster;
+    else this.claims.set(name, changed as PersistentVolumeClaim);
   }
 
   #remove(kind: string, name: string): void {

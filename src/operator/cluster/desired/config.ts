@@ -5,6 +5,7 @@ import { type ConfigValue, defaultTiming } from '../../../dcs/index.ts';
 export const haConfig = (
   spec: PgClusterSpec,
   members: readonly string[],
+  adopt?: ConfigValue['adopt'],
 ): Omit<ConfigValue, 'generation'> => ({
   synchronous: spec.replicas.synchronous,
   durability: spec.durability,
@@ -14,6 +15,7 @@ export const haConfig = (
   parameters: { ...spec.postgres.parameters },
   hba: [...(spec.postgres.hba ?? [])],
   logLevel: spec.logLevel,
+  ...(adopt === undefined ? {} : { adopt }),
 });
 
 /** Whether a stored configuration says the same; its generation does not count. */
