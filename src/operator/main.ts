@@ -1,4 +1,4 @@
-import { Registry } from 'prom-client';
+import { collectDefaultMetrics, Registry } from 'prom-client';
 import { fieldManager } from '../api/names.ts';
 import { createKubeClient, KubeMetrics, stopSignal } from '../kube/index.ts';
 import { createLogger } from '../log/logger.ts';
@@ -11,8 +11,13 @@ async function main(): Promise<void> {
   const environment = readEnvironment(process.env);
   const log = createLogger({ name: 'koschei-operator', level: environment.logLevel });
   const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
   const metrics = new KubeMetrics(registry);
-  const client = await createKubeClient({ fieldManager, userAgent: 'koschei-operator' });
+  const client = await createKubeClient({
+    fieldManager,
+    userAgent: 'koschei-operator',
+    onRequest: metrics.onRequest,
+  });
   try {
     const operator = await createOperator({ client, environment, log, registry, metrics });
     await operator.run(signal);

@@ -1,5 +1,5 @@
 import type { PgInstanceStatus } from '../../api/pginstance.ts';
-import { type Job, type KubeObject, resources } from '../../kube/index.ts';
+import { isSubset, type Job, type KubeObject, resources } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isPodReady } from '../cluster/members.ts';
@@ -34,19 +34,16 @@ function steps(snapshot: InstanceSnapshot): Action[] {
   const filled = marked ?? (isFilled(snapshot) ? now.toISOString() : undefined);
   const wanted = desiredClaims(snapshot.instance, claims, { initialized: filled });
   const present = [claims.data, claims.wal];
-  const volumes = wanted.flatMap((claim) => {
-    const found = present.find((each) => each?.metadata.name === claim.metadata.name);
-    return applied(
-      claim,
-      found,
-      found === undefined ? 'the instance has no volume yet' : 'the volume is to grow, or was filled',
-    );
-  });
   // A missing volume comes before what mounts it; a change that the API may refuse must hold up nothing else.
-  const [missing, changed] = [
-    volumes.filter((action) => !present.some((each) => each?.metadata.name === action.object.metadata.name)),
-    volumes.filter((action) => present.some((each) => each?.metadata.name === action.object.metadata.name)),
-  ];
+  const [missing, changed]: [Action[], Action[]] = [[], []];
+  for (const object of wanted) {
+    const found = present.find((each) => each?.metadata.name === object.metadata.name);
+    if (found === undefined) missing.push({ do: 'apply', object, because: 'the instance has no volume yet' });
+    // The server fills in the class: what was applied last says nothing about what is to change.
+    else if (!isSubset(object, found)) {
+      changed.push({ do: 'apply', object, because: 'the volume was filled, or is to grow' });
+    }
+  }
   const begun = marked !== undefined || snapshot.statefulSet !== undefined;
   return [...missing, ...(begun ? running(snapshot) : filling(snapshot)), ...changed];
 }
