@@ -1,4 +1,9 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { caSecretName } from '../api/names.ts';
 import type { PgCluster } from '../api/pgcluster.ts';
@@ -242,6 +247,30 @@ describe('the life of a cluster', () => {
       60_000,
     );
   });
+});
+
+it('is installed by manifests that the API server takes', async () => {
+  const run = promisify(execFile);
+  const overlay = join(import.meta.dirname, '../../deploy/overlays/local');
+  const manifests = (await run('kubectl', ['kustomize', overlay])).stdout;
+  const file = join(await mkdtemp(join(tmpdir(), 'koschei-deploy-')), 'all.yaml');
+  await writeFile(file, manifests);
+  const { kubeconfig } = world.server;
+  const { stdout } = await run('kubectl', [
+    '--kubeconfig',
+    kubeconfig,
+    'apply',
+    '--dry-run=server',
+    '-f',
+    file,
+  ]);
+  for (const name of [
+    'deployment.apps/koschei-operator',
+    'statefulset.apps/koschei-etcd',
+    'pgclusters.koschei.dev',
+  ]) {
+    expect(stdout).toContain(name);
+  }
 });
 
 describe('bad input', () => {
