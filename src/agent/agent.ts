@@ -386,6 +386,7 @@ export class Agent {
       role: leads ? 'primary' : running && o.inRecovery ? 'standby' : 'none',
       state: stateOf(facts, operation?.operation.do, leads),
       ...(o === undefined ? {} : { timeline: o.timeline }),
+      ...(o === undefined && facts.volume.state === 'ready' ? { timeline: facts.volume.timeline } : {}),
       ...(facts.volume.state === 'ready' ? { systemIdentifier: facts.volume.systemIdentifier } : {}),
       postgresVersion: me.postgresVersion,
       agentVersion: me.agentVersion,
@@ -453,7 +454,7 @@ export class Agent {
           lsn: formatLsn(write.history.lsn),
           why: write.history.why.slice(0, 300),
           at: this.#o.wallClock().toISOString(),
-          lossAccepted: false,
+          lossAccepted: write.history.lossAccepted,
         }),
       });
     }

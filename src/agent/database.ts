@@ -211,7 +211,7 @@ export class Database {
   async #run(operation: Operation, signal: AbortSignal): Promise<Lsn | undefined> {
     switch (operation.do) {
       case 'start':
-        return await this.#start(operation.as, operation.settings, signal);
+        return await this.#start(operation, signal);
       case 'stop':
         await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
         await this.#ended();
@@ -250,7 +250,11 @@ export class Database {
     }
   }
 
-  async #start(as: 'primary' | 'standby', settings: Settings, signal: AbortSignal): Promise<Lsn | undefined> {
+  async #start(
+    operation: Extract<Operation, { do: 'start' }>,
+    signal: AbortSignal,
+  ): Promise<Lsn | undefined> {
+    const { as, settings } = operation;
     const { paths } = this.#o.installation;
     if (this.#volume.state !== 'ready')
       throw new OperationError('VolumeNotReady', 'there is no usable data directory');
@@ -270,6 +274,8 @@ export class Database {
     }
     await this.#writeChecked(settings, as === 'standby');
     await setStandbySignal(paths, as === 'standby');
+    if (operation.as === 'primary' && operation.term > this.#volume.promotedTerm)
+      await writePromotion(paths, { term: operation.term, timeline: operation.timeline });
     signal.throwIfAborted();
     this.#state = { process: 'starting', startedAs: as, since: this.#o.now(), walLost: false };
     this.#walLost = false;

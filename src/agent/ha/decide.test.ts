@@ -320,7 +320,33 @@ describe('bootstrap', () => {
       do: 'start',
       as: 'primary',
       settings: { synchronousNames: [placeholderName], clientsAllowed: false },
+      term: 1,
+      timeline: 1,
     });
+  });
+
+  it('happens once: data that were started before found nothing by themselves when the state in etcd is gone', () => {
+    const started = { ...fresh, volume: volume({ bootstrap: true, timeline: 1, promotedTerm: 1 }) };
+    const d = decide(initialState(now), { kind: 'tick' }, nothingStored(started));
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('WaitingForLeader');
+  });
+
+  it('goes on with the instance that a person chose, in a new term, on a timeline above all others', () => {
+    const lost = (instance: string): World => ({
+      ...fresh,
+      volume: volume({ bootstrap: false, timeline: 5, promotedTerm: 4 }),
+      view: { ...emptyView, config: stamp({ ...config(), adopt: { instance, timeline: 7 } }, '1') },
+    });
+    const asked = decide(initialState(now), { kind: 'tick' }, nothingStored(lost(A.instance)));
+    expect(write(asked)).toMatchObject({ kind: 'bootstrap', leader: { term: 5, timeline: 8 } });
+    const d = decide(
+      asked.state,
+      { kind: 'transaction', id: asked.state.transaction?.id ?? 0, outcome: done({ names: [] }) },
+      nothingStored(lost(A.instance)),
+    );
+    expect(d.state.reign).toMatchObject({ stage: 'promote', lossAccepted: true });
+    expect(decide(initialState(now), { kind: 'tick' }, nothingStored(lost(B.instance))).commands).toEqual([]);
   });
 
   it('is left to the one with that data', () => {
@@ -480,9 +506,11 @@ describe('heartbeats', () => {
     );
     const world = { ...leading, postgres: down };
     expect(write(tick({ ...state, retryAt: now + 1_000 }, world))).toBeUndefined();
-    expect(write(tick({ ...state, ...doing({ do: 'start', as: 'primary', settings }) }, world))?.kind).toBe(
-      'heartbeat',
-    );
+    expect(
+      write(
+        tick({ ...state, ...doing({ do: 'start', as: 'primary', settings, term: 3, timeline: 3 }) }, world),
+      )?.kind,
+    ).toBe('heartbeat');
   });
 });
 
@@ -555,7 +583,7 @@ describe('fencing', () => {
 
   it('interrupts a promotion and a start as primary', () => {
     const opening: Operation[] = [
-      { do: 'start', as: 'primary', settings },
+      { do: 'start', as: 'primary', settings, term: 3, timeline: 3 },
       { do: 'promote', term: 3, timeline: 3, settings, slots: [] },
     ];
     for (const o of opening) {
@@ -963,7 +991,7 @@ describe('a crash of Postgres on the leader', () => {
     const failing = leader(
       { stage: 'start', goodAt: now - 1_500 },
       {
-        ...doing({ do: 'start', as: 'primary', settings }),
+        ...doing({ do: 'start', as: 'primary', settings, term: 3, timeline: 3 }),
         attempts: { start: 2, rewind: 0, clone: 0 },
       },
     );

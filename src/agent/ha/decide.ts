@@ -283,13 +283,21 @@ function won(
     case 'vacate':
       draft.endReign(true);
       return;
-    case 'bootstrap':
+    case 'bootstrap': {
+      const founded = write.leader.term === 1;
       draft.set({
         syncNames: namesFor(sync),
-        reign: { ...good, stage: 'start', open: false, why: 'first start of the cluster' },
+        reign: {
+          ...good,
+          stage: founded ? 'start' : 'promote',
+          open: false,
+          why: founded ? 'first start of the cluster' : 'a person decided to go on with this instance',
+          lossAccepted: !founded,
+        },
         fencedTerm: undefined,
       });
       return;
+    }
     case 'take':
       draft.set({
         fencedTerm: undefined,
@@ -596,7 +604,7 @@ function lead(draft: Draft, reign: Reign): void {
     if (draft.now < state.retryAt) return;
     if (reign.stage === 'start')
       return draft.operate(
-        { do: 'start', as: 'primary', settings },
+        { do: 'start', as: 'primary', settings, term: reign.term, timeline: reign.timeline },
         `this instance leads term ${reign.term}`,
       );
     return draft.operate({ do: 'start', as: 'standby', settings }, `to be promoted in term ${reign.term}`);
@@ -611,7 +619,10 @@ function lead(draft: Draft, reign: Reign): void {
     if (facts.dcs.view.history.has(reign.term)) return draft.setReign({ stage: 'leading' });
     const lsn = reign.beginLsn ?? observation.flushLsn ?? 0n;
     return draft.transact(
-      { ...rewrite(draft, reign, 'history'), history: { lsn, why: reign.why } },
+      {
+        ...rewrite(draft, reign, 'history'),
+        history: { lsn, why: reign.why, lossAccepted: reign.lossAccepted === true },
+      },
       'the history says who leads before clients may write',
     );
   }
@@ -1011,7 +1022,10 @@ function takeOver(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<Sync
   draft.transact(takeWrite({ facts, state, leader, sync }), takeover.why);
 }
 
-/** Nobody has ever led: whoever holds the data that initdb made for this cluster begins. */
+/**
+ * etcd knows of no leader. Whoever holds the data that initdb made for this cluster, and that were never started, founds
+ * it; or, when the state in etcd was lost, the instance that a person has named, in a new term and on a new timeline.
+ */
 function bootstrap(draft: Draft): void {
   const { facts } = draft;
   const { volume } = facts;
@@ -1020,23 +1034,28 @@ function bootstrap(draft: Draft): void {
   if (view.initialize !== undefined || view.leader !== undefined)
     return draft.problem(
       'StateIncomplete',
-      'etcd knows the cluster but not its leader; a person has to decide (docs/runbooks)',
-    );
-  if (volume.state !== 'ready' || !volume.bootstrap || volume.promotedTerm > 0)
-    return draft.problem(
-      'WaitingForLeader',
-      'no instance has ever led this cluster in etcd; waiting for the first one',
+      'etcd knows the cluster but not its leader; a person has to decide',
     );
   const config = view.config?.value;
+  const fresh =
+    volume.state === 'ready' && volume.bootstrap && volume.promotedTerm === 0 && volume.timeline === 1;
+  const chosen = config?.adopt?.instance === facts.me.instance;
+  if (volume.state !== 'ready' || !(chosen || (fresh && config?.adopt === undefined)))
+    return draft.problem(
+      'WaitingForLeader',
+      'etcd knows of no leader of this cluster; waiting for the first instance, or for a decision of a person',
+    );
   const me = { instance: facts.me.instance, dataId: volume.dataId };
+  const founding = fresh && !chosen;
+  const term = founding ? 1 : Math.max(volume.promotedTerm + 1, 2);
   draft.transact(
     {
       kind: 'bootstrap',
       leader: {
         ...me,
         bootId: facts.me.bootId,
-        term: 1,
-        timeline: 1,
+        term,
+        timeline: founding ? 1 : Math.max(volume.timeline, config?.adopt?.timeline ?? 0) + 1,
         phase: 'leading',
         beat: 0,
         address: facts.me.address,
@@ -1044,10 +1063,10 @@ function bootstrap(draft: Draft): void {
       },
       expectLeader: '0',
       expectSync: '0',
-      sync: { term: 1, mode: (config?.synchronous ?? 0) > 0 ? 'sync' : 'async', names: [] },
+      sync: { term, mode: (config?.synchronous ?? 0) > 0 ? 'sync' : 'async', names: [] },
       initialize: { systemIdentifier: volume.systemIdentifier },
     },
-    'the cluster is new',
+    founding ? 'the cluster is new' : 'the state in etcd was lost, and a person chose this instance',
   );
 }
 

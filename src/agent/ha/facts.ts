@@ -163,6 +163,8 @@ export interface Reign {
   /** Where this primary's own history began, for `open` and for `history`. */
   readonly beginLsn?: bigint;
   readonly why: string;
+  /** A person has decided to go on with this instance, whatever others hold. */
+  readonly lossAccepted?: boolean;
 }
 
 /** A planned or forced hand-over of leadership under way at the leader. */
@@ -240,7 +242,7 @@ export interface LeaderWrite {
   readonly expectSync?: string;
   readonly sync?: SyncValue;
   readonly initialize?: { readonly systemIdentifier: string };
-  readonly history?: { readonly lsn: bigint; readonly why: string };
+  readonly history?: { readonly lsn: bigint; readonly why: string; readonly lossAccepted: boolean };
   readonly deleteRequest?: boolean;
 }
 
@@ -255,7 +257,15 @@ export type TransactionOutcome =
 
 /** Slow work on Postgres; one at a time, and only `fence` interrupts another. */
 export type Operation =
-  | { readonly do: 'start'; readonly as: 'primary' | 'standby'; readonly settings: Settings }
+  | { readonly do: 'start'; readonly as: 'standby'; readonly settings: Settings }
+  | {
+      readonly do: 'start';
+      readonly as: 'primary';
+      readonly settings: Settings;
+      /** Stored in the data directory before the start: a cluster is founded on it once. */
+      readonly term: number;
+      readonly timeline: number;
+    }
   | { readonly do: 'stop' }
   | { readonly do: 'fence'; readonly why: string }
   | { readonly do: 'configure'; readonly settings: Settings }
