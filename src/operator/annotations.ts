@@ -8,6 +8,8 @@ export const operatorAnnotation = {
   released: 'koschei.dev/released',
   /** On a PersistentVolumeClaim: major version of Postgres that the volume was made with. */
   postgresVersion: 'koschei.dev/postgres-version',
+  /** On a StatefulSet: hash of what its pod template was made from. */
+  madeFrom: 'koschei.dev/made-from',
   /** On an init Job: hash of its pod template, which cannot be changed in place. */
   template: 'koschei.dev/template',
 } as const;

@@ -58,7 +58,7 @@ export async function executeOnKube(
   switch (action.do) {
     case 'apply': {
       const resource = resourceOf(action.object);
-      if (found === undefined) await refuseForeign(client, resource, action.object, signal);
+      if (found === undefined && (await exists(client, resource, action.object, signal))) return 'conflict';
       await client.apply(resource, withAppliedHash(action.object), { force: true, signal });
       return 'done';
     }
@@ -69,7 +69,7 @@ export async function executeOnKube(
         return 'done';
       } catch (error) {
         if (!isAlreadyExists(error)) throw error;
-        await refuseForeign(client, resource, action.object, signal);
+        await exists(client, resource, action.object, signal);
         return 'conflict';
       }
     }
@@ -87,19 +87,23 @@ export async function executeOnKube(
   }
 }
 
-/** Caches hold only what carries our labels: what is not in them may still exist. */
-async function refuseForeign(
+/**
+ * Whether there is an object of ours that the cache is about to bring; caches hold only what carries our labels.
+ * Throws `NameTakenError` when there is one that belongs to somebody else.
+ */
+async function exists(
   client: KubeClient,
   resource: Resource,
   object: KubeObject,
   signal: AbortSignal,
-): Promise<void> {
-  const { name } = object.metadata;
+): Promise<boolean> {
   const live = await client.find(resource, object.metadata, { signal });
-  const ours = (each: KubeObject) => each.metadata.labels?.[label.cluster];
-  if (live === undefined || (ours(live) !== undefined && ours(live) === ours(object))) return;
+  if (live === undefined) return false;
+  const ours = object.metadata.labels?.[label.cluster];
+  if (live.metadata.labels?.[label.cluster] === ours)
+    return live.metadata.labels?.[label.managedBy] === 'koschei';
   throw new NameTakenError(
-    `expected no ${resource.kind} ${name} but Koschei's own, found one that carries no label ${label.cluster}=${ours(object)}; rename or remove it`,
+    `expected no ${resource.kind} ${object.metadata.name} but Koschei's own, found one that carries no label ${label.cluster}=${ours}; rename or remove it`,
   );
 }
 

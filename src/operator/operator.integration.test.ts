@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { caSecretName } from '../api/names.ts';
 import type { PgCluster } from '../api/pgcluster.ts';
-import { resources, type Secret } from '../kube/index.ts';
+import { atVersion, resources, type Secret } from '../kube/index.ts';
 import { eventually } from '../kube/testing/eventually.ts';
 import { read } from './cluster/desired/secrets.ts';
 import { startWorld, type World } from './testing/world.ts';
@@ -424,6 +424,49 @@ describe('bad input', () => {
       (c) => condition(c, 'EtcdReachable')?.reason === 'SecretMissing',
     );
     expect(condition(own, 'EtcdReachable')?.message).toContain('not-there');
+  });
+});
+
+describe("an etcd of the user's own", () => {
+  it("is used with the user's certificate, and no user is made in it", async () => {
+    const root = await secretOf('koschei-etcd-root', 'koschei-system');
+    await world.client.create(resources.secrets, {
+      apiVersion: 'v1',
+      kind: 'Secret',
+      metadata: { name: 'my-etcd', namespace: 'default' },
+      data: root.data,
+    } as never);
+    const etcd = { endpoints: [world.etcdEndpoint], tlsSecret: 'my-etcd' };
+    await world.apply('foreign', { ...small, replicas: { synchronous: 0, asynchronous: 1 }, etcd });
+    await world.until('foreign', 'it runs', settled, { timeoutMs: 60_000 });
+    const tls = await world.client.find(resources.secrets, {
+      namespace: 'default',
+      name: 'foreign-etcd-tls',
+    });
+    expect(tls).toBeUndefined();
+  });
+});
+
+describe('the Service of the primary', () => {
+  it('loses an endpoint whose pod is gone, and keeps a living one', async () => {
+    const ref = { namespace: 'default', name: 'foreign-rw-leader' };
+    const resource = atVersion(resources.endpointSlices, 'discovery.k8s.io/v1beta1');
+    const point = async (uid: string, ip: string) => {
+      const slice = await world.client.get(resource, ref);
+      const endpoints = [
+        { addresses: [ip], targetRef: { kind: 'Pod', name: 'foreign-1-0', namespace: 'default', uid } },
+      ];
+      await world.client.update(resource, { ...slice, endpoints } as never);
+    };
+    const pod = await world.client.get(resources.pods, { namespace: 'default', name: 'foreign-1-0' });
+    await point(pod.metadata.uid ?? '', pod.status?.podIP ?? '');
+    await sleep(7_000);
+    expect((await world.client.get(resource, ref)).endpoints).toHaveLength(1);
+    await point('00000000-0000-0000-0000-000000000000', pod.status?.podIP ?? '');
+    await eventually(
+      'it is cleared',
+      async () => ((await world.client.get(resource, ref)).endpoints ?? []).length === 0,
+    );
   });
 });
 

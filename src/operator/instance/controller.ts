@@ -62,6 +62,8 @@ export function instanceReconciler(options: InstanceControllerOptions): Reconcil
     for (const action of plan.actions) {
       log.info({ action: actionKey(action), because: action.because }, 'acting');
       try {
+        if (action.do === 'create' && (await isInUse(client, instance, signal)))
+          return { requeueAfterMs: 200 };
         const outcome = await executeOnKube(
           client,
           action as KubeAction,
@@ -86,6 +88,19 @@ export function instanceReconciler(options: InstanceControllerOptions): Reconcil
     if (failed !== undefined) throw failed;
     return { requeueAfterMs: plan.requeueAfterMs };
   };
+}
+
+/**
+ * Whether the volume that an init Job is to fill has data or a user, by what the API says now: a Job must never meet
+ * the instance's own pod there.
+ */
+async function isInUse(client: KubeClient, { metadata }: PgInstance, signal: AbortSignal): Promise<boolean> {
+  const { namespace, name } = metadata;
+  const [claim, set] = await Promise.all([
+    client.find(resources.persistentVolumeClaims, { namespace, name: dataClaimName(name) }, { signal }),
+    client.find(resources.statefulSets, { namespace, name }, { signal }),
+  ]);
+  return set !== undefined || claim?.metadata.annotations?.[operatorAnnotation.initialized] !== undefined;
 }
 
 async function observe(

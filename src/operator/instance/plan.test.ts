@@ -67,6 +67,29 @@ describe('the way of an instance', () => {
     const statefulSet = withAppliedHash(start.object) as StatefulSet;
     expect(plan({ claims: { data }, statefulSet, pod: readyPod() })).toEqual([]);
   });
+  it('leaves pods alone when another version of the operator renders them differently', () => {
+    const data = claim(true);
+    const [start] = planInstance(snapshot({ claims: { data } })).actions;
+    if (start?.do !== 'apply') throw new Error('no StatefulSet');
+    const other = structuredClone(start.object) as StatefulSet;
+    if (other.spec !== undefined) other.spec.minReadySeconds = 5;
+    const statefulSet = withAppliedHash(other);
+    expect(plan({ claims: { data }, statefulSet, pod: readyPod() })).toEqual([]);
+    const changed = instance({ resources: { requests: { cpu: '2' } } });
+    expect(plan({ instance: changed, claims: { data }, statefulSet, pod: readyPod() })).toEqual([
+      'apply StatefulSet/shop-1',
+    ]);
+  });
+  it('takes back what somebody changed by hand', () => {
+    const data = claim(true);
+    const [start] = planInstance(snapshot({ claims: { data } })).actions;
+    if (start?.do !== 'apply') throw new Error('no StatefulSet');
+    const statefulSet = withAppliedHash(start.object) as StatefulSet;
+    const edited = { ...statefulSet, spec: { ...statefulSet.spec, replicas: 3 } } as StatefulSet;
+    expect(plan({ claims: { data }, statefulSet: edited, pod: readyPod() })).toEqual([
+      'apply StatefulSet/shop-1',
+    ]);
+  });
   it('touches nothing while it is being deleted', () => {
     const deleted = instance();
     deleted.metadata.deletionTimestamp = now.toISOString();

@@ -5,7 +5,7 @@ import { operatorAnnotation } from '../annotations.ts';
 import { isPodReady } from '../cluster/members.ts';
 import { desiredClaims } from './desired/claims.ts';
 import { type InitMode, initJob } from './desired/init-job.ts';
-import { statefulSet } from './desired/stateful-set.ts';
+import { isOfOtherVersion, statefulSet } from './desired/stateful-set.ts';
 import { failureTime, hasSucceeded, initRetryMs } from './init-outcome.ts';
 import { waitingProblem } from './pod-problems.ts';
 import type { InstanceSnapshot } from './snapshot.ts';
@@ -63,11 +63,13 @@ function running(snapshot: InstanceSnapshot): Action[] {
   const set = statefulSet(instance, apis.endpointSlice, found);
   return [
     ...(job === undefined ? [] : [remove(job, 'the volume is filled')]),
-    ...applied(
-      set,
-      found,
-      found === undefined ? 'the volume is filled' : 'the spec of the instance has changed',
-    ),
+    ...(isOfOtherVersion(set, found)
+      ? []
+      : applied(
+          set,
+          found,
+          found === undefined ? 'the volume is filled' : 'the spec of the instance has changed',
+        )),
   ];
 }
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { Agent, request } from 'undici';
-import { etcdTlsSecretName, label } from '../../api/names.ts';
+import { label } from '../../api/names.ts';
 import { clusterKeys, Etcd } from '../../dcs/index.ts';
 import {
   isNotFound,
@@ -201,7 +201,8 @@ export class SimulatedKubelet {
     const cluster = pod.metadata.labels?.[label.cluster] ?? '';
     const env = (name: string) =>
       pod.spec?.containers[0]?.env?.find((each) => each.name === name)?.value ?? '';
-    const secret = await this.#client.get(resources.secrets, { namespace, name: etcdTlsSecretName(cluster) });
+    const mounted = pod.spec?.volumes?.find((volume) => volume.name === 'etcd-tls')?.secret?.secretName ?? '';
+    const secret = await this.#client.get(resources.secrets, { namespace, name: mounted });
     const [cert, key, ca] = ['tls.crt', 'tls.key', 'ca.crt'].map((name) =>
       Buffer.from(read(secret, name) ?? ''),
     );

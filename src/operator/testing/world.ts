@@ -31,6 +31,7 @@ export interface World {
   readonly client: KubeClient;
   readonly kubelet: SimulatedKubelet;
   readonly etcd: SecureEtcd;
+  readonly etcdEndpoint: string;
   /** Writes that the operator sent to the API, the Lease's not counted. */
   readonly writes: RequestInfo[];
   readonly apply: (name: string, spec: PgClusterSpecInput | object, namespace?: string) => Promise<void>;
@@ -100,6 +101,7 @@ export async function startWorld(): Promise<World> {
         .filter((item) => item.spec.cluster === cluster)
         .sort((a, b) => a.spec.ordinal - b.spec.ordinal);
     return {
+      etcdEndpoint: `https://127.0.0.1:${port}`,
       ...{ server, client, kubelet, etcd, writes, instances, stopOperator, stop },
       apply: async (name, spec, namespace = 'default') => {
         await client.apply(
