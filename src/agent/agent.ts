@@ -306,6 +306,7 @@ export class Agent {
       database
         .tendSlots([])
         .then(() => database.forgetOldData())
+        .then(() => database.noticeLoweredSettings())
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
     }
   }
