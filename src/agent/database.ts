@@ -84,6 +84,9 @@ const limit = {
   proof: 3_000,
 } as const;
 
+/** How often a standby looks whether its primary was restarted with less of the settings that it may not have less of, ms. */
+const controlEveryMs = 3_000;
+
 /** The Postgres of this instance: what is known about it, and the slow operations on it. Decides nothing. */
 export class Database {
   readonly #o: DatabaseOptions;
@@ -375,7 +378,7 @@ export class Database {
     const { installation, clusterName, osUser, memoryBytes } = this.#o;
     const dataId = this.#identity?.dataId ?? '';
     const space = await volumeSpace(installation.paths);
-    const rendered = renderSettings({
+    const spec = {
       paths: installation.paths,
       major: installation.binaries.major,
       clusterName,
@@ -388,17 +391,17 @@ export class Database {
       synchronousStandbys: settings.synchronousNames,
       upstream: settings.upstream === undefined ? undefined : this.#upstream(settings.upstream),
       upstreamSlot: settings.upstream === undefined ? undefined : replicationName(dataId),
-      atLeast: standby ? this.#control : undefined,
       acceptClients: settings.clientsAllowed,
-    });
+    };
+    const rendered = renderSettings({ ...spec, atLeast: standby ? this.#control : undefined });
     await writeSettings(installation.paths, rendered);
     this.#owned = rendered.owned;
     const control = this.#control;
-    // Without the floor of the control file: what the user asks for.
+    const asked = renderSettings(spec).owned;
     const lower =
       control === undefined
         ? []
-        : controlledNames.filter((name) => wantedValue(name, floorless, user.parameters) < control[name]);
+        : controlledNames.filter((name) => wantedValue(name, asked, user.parameters) < control[name]);
     this.#lowered = standby ? [] : lower;
     this.#heldUp = standby && lower.length > 0;
   }
