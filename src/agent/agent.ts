@@ -306,7 +306,6 @@ export class Agent {
       database
         .tendSlots([])
         .then(() => database.forgetOldData())
-        .then(() => database.noticeLoweredSettings())
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
     }
   }
