@@ -84,6 +84,9 @@ const limit = {
   proof: 3_000,
 } as const;
 
+/** How often a standby looks whether its primary was restarted with less of the settings that it may not have less of, ms. */
+const controlEveryMs = 3_000;
+
 /** The Postgres of this instance: what is known about it, and the slow operations on it. Decides nothing. */
 export class Database {
   readonly #o: DatabaseOptions;
@@ -103,6 +106,9 @@ export class Database {
   #lowered: readonly string[] = [];
   /** Of the control file, as read when Postgres was started or the user's settings changed. */
   #control: ControlledSettings | undefined;
+  /** This standby has more of some setting than the user asks for, because its primary had when `control` was read. */
+  #heldUp = false;
+  #controlReadAt = 0;
   /** The user's settings in force, checked for this generation of them. */
   #checked: UserSettings | undefined;
   #userProblem: { readonly reason: string; readonly message: string } | undefined;
@@ -176,10 +182,23 @@ export class Database {
       this.#last = seen;
       this.#state = { ...this.#state, observation: toObservation(seen, at, this.#overridden) };
       if (seen.walReceiver?.status === 'streaming') this.#walLost = false;
+      if (seen.inRecovery) await this.#followLowered();
       this.#o.onChange();
     } catch (error) {
       this.#o.log.debug({ err: error }, 'Postgres did not answer');
     }
+  }
+
+  /** A primary that was restarted with less lets its standbys have less, too: their settings are out of date then. */
+  async #followLowered(): Promise<void> {
+    const control = this.#control;
+    if (!this.#heldUp || control === undefined || this.#o.now() - this.#controlReadAt < controlEveryMs)
+      return;
+    this.#controlReadAt = this.#o.now();
+    const { settings } = await readControlData(this.#o.installation);
+    if (controlledNames.every((name) => settings[name] === control[name])) return;
+    this.#control = settings;
+    if (this.#applied !== undefined) this.#applied = { ...this.#applied, generation: 0 };
   }
 
   /** Carries out one operation; a new call aborts the one before. Never throws. */
@@ -359,7 +378,7 @@ export class Database {
     const { installation, clusterName, osUser, memoryBytes } = this.#o;
     const dataId = this.#identity?.dataId ?? '';
     const space = await volumeSpace(installation.paths);
-    const rendered = renderSettings({
+    const spec = {
       paths: installation.paths,
       major: installation.binaries.major,
       clusterName,
@@ -372,18 +391,19 @@ export class Database {
       synchronousStandbys: settings.synchronousNames,
       upstream: settings.upstream === undefined ? undefined : this.#upstream(settings.upstream),
       upstreamSlot: settings.upstream === undefined ? undefined : replicationName(dataId),
-      atLeast: standby ? this.#control : undefined,
       acceptClients: settings.clientsAllowed,
-    });
+    };
+    const rendered = renderSettings({ ...spec, atLeast: standby ? this.#control : undefined });
     await writeSettings(installation.paths, rendered);
     this.#owned = rendered.owned;
     const control = this.#control;
-    this.#lowered =
-      standby || control === undefined
+    const asked = renderSettings(spec).owned;
+    const lower =
+      control === undefined
         ? []
-        : controlledNames.filter(
-            (name) => wantedValue(name, rendered.owned, user.parameters) < control[name],
-          );
+        : controlledNames.filter((name) => wantedValue(name, asked, user.parameters) < control[name]);
+    this.#lowered = standby ? [] : lower;
+    this.#heldUp = standby && lower.length > 0;
   }
 
   #upstream(upstream: Upstream) {
