@@ -7,11 +7,21 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['src/**/*.test.ts', 'e2e/**/*.unit.test.ts'], exclude: ['**/*.integration.test.ts'] } },
+      {
+        test: {
+          name: 'unit',
+          include: ['src/**/*.test.ts', 'e2e/**/*.unit.test.ts'],
+          exclude: ['**/*.integration.test.ts'],
+        },
+      },
       {
         test: {
           name: 'integration',
-          include: ['src/**/*.integration.test.ts', 'images/**/*.integration.test.ts', 'e2e/**/*.integration.test.ts'],
+          include: [
+            'src/**/*.integration.test.ts',
+            'images/**/*.integration.test.ts',
+            'e2e/**/*.integration.test.ts',
+          ],
           testTimeout: 120_000,
           hookTimeout: 120_000,
           fileParallelism: false,
