@@ -135,10 +135,12 @@ async function run(environment: Environment, log: Logger): Promise<void> {
     });
   }, certificatesEveryMs).unref();
 
-  process.on('SIGTERM', () => {
-    log.info('SIGTERM: handing over and stopping');
-    running.requestStop();
-  });
+  // Postgres images name SIGINT as their stop signal, and that is what the kubelet sends then.
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.on(signal, () => {
+      log.info(`${signal}: handing over and stopping`);
+      running.requestStop();
+    });
   store.start();
   peers.start();
   running.start();
