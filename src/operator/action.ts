@@ -1,5 +1,5 @@
 import type { CommandValue, ConfigValue, RequestValue } from '../dcs/index.ts';
-import type { EventNote, KubeObject } from '../kube/index.ts';
+import type { KubeObject, Secret } from '../kube/index.ts';
 import { needsApply, type ObjectRef, type Resource, withAppliedHash } from '../kube/index.ts';
 
 /** What certificate a TLS Secret is to get. */
@@ -20,9 +20,9 @@ export type Action = { readonly because: string } & (
   | { readonly do: 'apply'; readonly object: KubeObject }
   /** Never overwrites: of things that are made once, such as passwords. */
   | { readonly do: 'create'; readonly object: KubeObject }
-  | { readonly do: 'create-authority'; readonly secret: KubeObject; readonly commonName: string }
+  | { readonly do: 'create-authority'; readonly secret: Secret; readonly commonName: string }
   /** `secret` has everything but the certificate, the key and the authority's certificate. */
-  | { readonly do: 'issue'; readonly secret: KubeObject; readonly order: CertificateOrder }
+  | { readonly do: 'issue'; readonly secret: Secret; readonly order: CertificateOrder }
   | {
       readonly do: 'annotate';
       readonly resource: Resource;
@@ -82,5 +82,3 @@ export type Observed<T> =
   | { readonly known: true; readonly value: T }
   | { readonly known: false; readonly reason: UnknownReason; readonly message: string };
 export type UnknownReason = 'EtcdUnreachable' | 'EtcdRefused' | 'SecretMissing' | 'Unknown';
-
-export type { EventNote };

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { annotation, ordinalOf } from '../../api/names.ts';
-import { resources } from '../../kube/index.ts';
+import { type KubeObject, resources } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
@@ -73,7 +73,11 @@ export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, insta
             because,
           } as const,
         ]),
-    ...applied(pgInstance(cluster, installation, ordinal, found, 'clone'), found as never, because),
+    ...applied(
+      pgInstance(cluster, installation, ordinal, found, 'clone'),
+      found as KubeObject | undefined,
+      because,
+    ),
   ];
 }
 

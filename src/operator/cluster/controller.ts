@@ -30,7 +30,7 @@ import type { Failure } from '../instance/snapshot.ts';
 import { mergePatchOf } from '../status-patch.ts';
 import { authorityData, read } from './desired/secrets.ts';
 import { clusterIdOf, planCluster, restartMemory } from './plan.ts';
-import type { ClusterSnapshot, EtcdFacts, Installation } from './snapshot.ts';
+import { type ClusterSnapshot, type EtcdFacts, type Installation, secretOf, sliceOf } from './snapshot.ts';
 import { staleEndpoints, withoutStale } from './traffic.ts';
 
 export interface ClusterControllerOptions {
@@ -198,7 +198,8 @@ class Pass {
   async #perform(action: Action, snapshot: ClusterSnapshot, tenant: Tenant | undefined): Promise<Outcome> {
     const { client, etcd } = this.#o;
     const { signal } = this.#context;
-    const now = snapshot.now;
+    const { now } = snapshot;
+    const { because } = action;
     switch (action.do) {
       case 'apply':
       case 'create':
@@ -207,16 +208,16 @@ class Pass {
         return await executeOnKube(client, action, cachedObject(snapshot, action), signal);
       case 'create-authority': {
         const pair = await createAuthority({ commonName: action.commonName, validDays: authorityDays, now });
-        const object = { ...action.secret, data: authorityData(pair) } as KubeObject;
-        return await executeOnKube(client, { do: 'create', object, because: '' } as never, undefined, signal);
+        const object = { ...action.secret, data: authorityData(pair) };
+        return await executeOnKube(client, { do: 'create', object, because }, undefined, signal);
       }
       case 'issue': {
         const authority = action.order.authority === 'etcd' ? etcd.authority : clusterAuthority(snapshot);
         if (authority === undefined) return 'conflict';
         const pair = await issueCertificate({ ...action.order, authority, validDays: certificateDays, now });
-        const object = { ...action.secret, data: tlsData(pair, authority.cert) } as KubeObject;
-        const found = snapshot.objects.get(`Secret/${object.metadata.name}`);
-        return await executeOnKube(client, { do: 'apply', object, because: action.because }, found, signal);
+        const object = { ...action.secret, data: tlsData(pair, authority.cert) };
+        const found = secretOf(snapshot, object.metadata.name);
+        return await executeOnKube(client, { do: 'apply', object, because }, found, signal);
       }
       case 'clear-slice':
         return await this.#clearSlice(action.ref, snapshot, tenant);
@@ -370,15 +371,10 @@ function cachedObject(snapshot: ClusterSnapshot, action: Action): KubeObject | u
 }
 
 function clusterAuthority(snapshot: ClusterSnapshot): KeyPair | undefined {
-  const secret = snapshot.objects.get(`Secret/${caSecretName(snapshot.cluster.metadata.name)}`);
-  const [cert, key] = [read(secret as never, caKey.cert), read(secret as never, caKey.key)];
+  const secret = secretOf(snapshot, caSecretName(snapshot.cluster.metadata.name));
+  const [cert, key] = [read(secret, caKey.cert), read(secret, caKey.key)];
   return cert === undefined || key === undefined ? undefined : { cert, key };
 }
-
-const sliceOf = (snapshot: ClusterSnapshot) =>
-  snapshot.objects.get(`EndpointSlice/${snapshot.cluster.metadata.name}-rw-leader`) as never as
-    | Parameters<typeof staleEndpoints>[0]
-    | undefined;
 
 const causeOf = (error: unknown): unknown => (error instanceof ActionError ? error.cause : error);
 

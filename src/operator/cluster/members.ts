@@ -22,6 +22,8 @@ export interface Member {
   readonly healthy: boolean;
   /** The pod was made from an older template than the StatefulSet has now. */
   readonly outdated: boolean;
+  /** What its PgInstance asks for has reached its StatefulSet. */
+  readonly settled: boolean;
   /** Its container cannot run: image, crash loop or no node. */
   readonly stuck: boolean;
 }
@@ -55,6 +57,9 @@ function toMember(snapshot: ClusterSnapshot, instance: PgInstance, view: Cluster
     ready,
     healthy: ready && says !== undefined && inRole,
     outdated: pod !== undefined && isOutdated(pod, set),
+    settled:
+      instance.status?.observedGeneration === instance.metadata.generation &&
+      set?.status?.observedGeneration === set?.metadata.generation,
     stuck: pod !== undefined && isStuck(pod),
   };
 }

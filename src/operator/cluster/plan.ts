@@ -8,13 +8,7 @@ import {
   readWriteServiceName,
 } from '../../api/names.ts';
 import { instanceCount, type PgClusterStatus } from '../../api/pgcluster.ts';
-import {
-  type EndpointSlice,
-  type KubeObject,
-  resources,
-  type Secret,
-  type Service,
-} from '../../kube/index.ts';
+import { type KubeObject, resources, type Service } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { adopt, adoptionDecision, forgetDecision } from './adoption.ts';
@@ -31,7 +25,7 @@ import { membersOf, volumesOf } from './members.ts';
 import { nextStep, type Step, settingsOf } from './rollout.ts';
 import { chooseRemoval, mayDelete, ordinalsToAdd, type Removal } from './scale.ts';
 import { situationOf } from './situation.ts';
-import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
+import { type AcceptedCluster, type ClusterSnapshot, secretOf, sliceOf } from './snapshot.ts';
 import { refusedStatus, statusOf } from './status.ts';
 import { staleEndpoints } from './traffic.ts';
 
@@ -121,10 +115,23 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
   ];
   return {
     actions,
-    status: statusOf({ snapshot, accepted, judgement, situation, members, removal, step }),
+    status: statusOf({
+      snapshot,
+      accepted,
+      judgement,
+      situation,
+      members,
+      removal,
+      step,
+      passing: actions.some(passesOn),
+    }),
     requeueAfterMs: lookAgain(snapshot, step, removal),
   };
 }
+
+/** Whether an action carries a changed spec to the instances, which then takes a while to take effect. */
+const passesOn = (action: Action): boolean =>
+  action.do === 'write-config' || (action.do === 'apply' && action.object.kind === 'PgInstance');
 
 /** The id of the cluster: the recorded one, that of volumes which an earlier PgCluster left, or a new one. */
 export function clusterIdOf(
@@ -142,8 +149,6 @@ export function clusterIdOf(
 
 const found = (snapshot: ClusterSnapshot, { kind, metadata }: KubeObject): KubeObject | undefined =>
   snapshot.objects.get(`${kind}/${metadata.name}`);
-const secretOf = (snapshot: ClusterSnapshot, name: string): Secret | undefined =>
-  snapshot.objects.get(`Secret/${name}`) as Secret | undefined;
 
 function secrets(snapshot: ClusterSnapshot, cluster: AcceptedCluster, names: readonly string[]): Action[] {
   const { name } = cluster.metadata;
@@ -187,7 +192,7 @@ function tlsReady(snapshot: ClusterSnapshot, cluster: AcceptedCluster): boolean 
 
 function network(snapshot: ClusterSnapshot, cluster: AcceptedCluster): Action[] {
   const { name } = cluster.metadata;
-  const slice = snapshot.objects.get(`EndpointSlice/${leaderEndpointSliceName(name)}`);
+  const slice = sliceOf(snapshot);
   const readWrite = snapshot.objects.get(`Service/${readWriteServiceName(name)}`);
   return [
     ...services(cluster).flatMap((object) =>
@@ -397,9 +402,7 @@ function carryOut(snapshot: ClusterSnapshot, step: Step): Action[] {
 
 function clearSlice(snapshot: ClusterSnapshot, cluster: AcceptedCluster): Action[] {
   const { name, namespace } = cluster.metadata;
-  const slice = snapshot.objects.get(`EndpointSlice/${leaderEndpointSliceName(name)}`) as
-    | EndpointSlice
-    | undefined;
+  const slice = sliceOf(snapshot);
   const leader = snapshot.etcd.known ? snapshot.etcd.value.view.leader?.value : undefined;
   const overdue = (snapshot.memory.staleForMs ?? 0) >= stalePatienceMs;
   const stale = slice === undefined || !overdue ? [] : staleEndpoints(slice, snapshot.pods, leader);

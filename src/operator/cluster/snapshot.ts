@@ -1,7 +1,16 @@
+import { leaderEndpointSliceName } from '../../api/names.ts';
 import type { PgCluster, UnreadPgCluster } from '../../api/pgcluster.ts';
 import type { PgInstance } from '../../api/pginstance.ts';
 import type { ClusterView } from '../../dcs/index.ts';
-import type { ChosenApis, KubeObject, PersistentVolumeClaim, Pod, StatefulSet } from '../../kube/index.ts';
+import type {
+  ChosenApis,
+  EndpointSlice,
+  KubeObject,
+  PersistentVolumeClaim,
+  Pod,
+  Secret,
+  StatefulSet,
+} from '../../kube/index.ts';
 import type { Observed } from '../action.ts';
 import type { Failure } from '../instance/snapshot.ts';
 
@@ -73,3 +82,13 @@ export interface AcceptedCluster {
   readonly status: PgCluster['status'];
   readonly clusterId: string;
 }
+
+/** A Secret of the cluster. */
+export const secretOf = (snapshot: ClusterSnapshot, name: string): Secret | undefined =>
+  snapshot.objects.get(`Secret/${name}`) as Secret | undefined;
+
+/** The slice of `-rw`, which the leader writes. */
+export const sliceOf = (snapshot: ClusterSnapshot): EndpointSlice | undefined =>
+  snapshot.objects.get(`EndpointSlice/${leaderEndpointSliceName(snapshot.cluster.metadata.name)}`) as
+    | EndpointSlice
+    | undefined;

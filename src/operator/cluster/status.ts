@@ -20,6 +20,8 @@ export interface StatusInput {
   readonly members?: readonly Member[];
   readonly removal?: Removal;
   readonly step?: Step;
+  /** The plan hands a changed spec on to the instances. */
+  readonly passing?: boolean;
 }
 
 /** A heartbeat is overdue for the eyes of people this long after the leader's time has run out, ms. */
@@ -173,7 +175,8 @@ function judgeState(
   return { phase: phaseOf(input, traits), conditions };
 }
 
-function phaseOf({ snapshot, situation, members = [], step, removal }: StatusInput, traits: Traits): Phase {
+function phaseOf(input: StatusInput, traits: Traits): Phase {
+  const { snapshot, situation, members = [], step, removal } = input;
   if (situation === 'lost') return 'WaitingForDecision';
   const whole = members.length === traits.count && traits.unwell.length === 0;
   const inSync = traits.confirming >= Math.min(traits.wantedConfirming, members.length - 1);
@@ -181,6 +184,7 @@ function phaseOf({ snapshot, situation, members = [], step, removal }: StatusInp
   if (snapshot.etcd.known && snapshot.etcd.value.view.request !== undefined) return 'SwitchingOver';
   if (!traits.leaderReady) return members.some((member) => member.ready) ? 'FailingOver' : 'Stopped';
   if (step !== undefined && step.do !== 'nothing') return 'Updating';
+  if (isPassingOn(input)) return 'Updating';
   if (removal !== undefined && removal.leaving.length + removal.waiting > 0) return 'Updating';
   return whole && (inSync || situation === 'unknown') ? 'Running' : 'Degraded';
 }
@@ -227,10 +231,26 @@ function readyCondition({ snapshot, situation }: StatusInput, traits: Traits): N
   );
 }
 
-function progressCondition(
-  { step, removal, members = [], situation, snapshot: { failure } }: StatusInput,
-  traits: Traits,
-): NewCondition {
+/** Whether what the spec asks for has not yet reached every instance that could take it in. */
+function isPassingOn({ snapshot, members = [], passing = false }: StatusInput): boolean {
+  const config = snapshot.etcd.known ? snapshot.etcd.value.view.config?.value : undefined;
+  return (
+    passing ||
+    members.some(
+      (member) =>
+        !member.settled ||
+        // One that has a problem with it will not take it in: the condition `SettingsApplied` says so.
+        (config !== undefined &&
+          member.healthy &&
+          member.says?.problem === undefined &&
+          member.says?.configGeneration !== config.generation),
+    )
+  );
+}
+
+function progressCondition(input: StatusInput, traits: Traits): NewCondition {
+  const { step, removal, members = [], situation } = input;
+  const { failure } = input.snapshot;
   const yes = (reason: NewCondition['reason'], message: string): NewCondition => ({
     type: 'Progressing',
     status: 'True',
@@ -272,6 +292,7 @@ function progressCondition(
     if (filling.length > 0)
       return yes('ScalingUp', `${filling.map(({ name }) => name).join(', ')} is being filled`);
   }
+  if (isPassingOn(input)) return yes('Updating', 'The change is on its way to the instances');
   return { type: 'Progressing', status: 'False', reason: 'Stable', message: 'Nothing is being changed' };
 }
 
@@ -421,7 +442,11 @@ function volumesCondition({ members = [] }: StatusInput): NewCondition | undefin
   return { type, status: 'True', reason: 'AllBound', message: 'Every volume is bound' };
 }
 
-function settingsCondition({ snapshot, members = [] }: StatusInput): NewCondition | undefined {
+function settingsCondition({
+  snapshot,
+  members = [],
+  passing = false,
+}: StatusInput): NewCondition | undefined {
   if (!snapshot.etcd.known) return undefined;
   const config = snapshot.etcd.value.view.config?.value;
   if (config === undefined) return undefined;
@@ -441,6 +466,14 @@ function settingsCondition({ snapshot, members = [] }: StatusInput): NewConditio
       message: pending
         .map(({ name, says }) => `${name}: ${says?.pendingRestart?.settings.join(', ')}`)
         .join('; '),
+    };
+  }
+  if (passing) {
+    return {
+      type,
+      status: 'Unknown',
+      reason: 'Unknown',
+      message: 'The change is on its way to the instances',
     };
   }
   const behind = members.filter(({ says }) => says?.configGeneration !== config.generation);
