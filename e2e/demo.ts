@@ -26,6 +26,9 @@ async function demo(): Promise<void> {
 
   heading('2. A Postgres with three standbys: kubectl apply -f deploy/examples/shop.yaml');
   const shop = await PostgresCluster.at('default', 'shop');
+  const there =
+    (await kubectl(['-n', 'default', 'get', 'pgc', 'shop', '--ignore-not-found', '-o', 'name'])) !== '';
+  if (there) report('shop is there already, from an earlier run');
   const applied = now();
   await kubectl(['-n', 'default', 'apply', '-f', `${repository}/deploy/examples/shop.yaml`]);
   try {

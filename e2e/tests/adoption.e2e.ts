@@ -77,6 +77,7 @@ describe('adoption', () => {
         await shop.requestSwitchover(synchronous);
         await shop.waitForOtherPrimary({ instance: primary }, 60_000);
       });
+      if (hasFaults) expect((await shop.problems()).join('\n')).toContain(stale);
       await shop.delete();
       await heal();
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isInvalid } from '../../src/kube/index.ts';
-import { imageName } from '../cluster/cluster.ts';
+import { createAuthority, issueCertificate } from '../../src/tls/certificates.ts';
+import { imageName, kubectl } from '../cluster/cluster.ts';
 import { PostgresCluster } from '../postgres-cluster.ts';
 import { healthyCluster, scenario } from '../scenario.ts';
 
@@ -33,6 +34,11 @@ describe('refused by the API server', () => {
     ['an etcd without TLS', { ...small, etcd: { endpoints: ['http://etcd:2379'], tlsSecret: 'x' } }],
   ])('%s', async (_, spec) => {
     await expect(nowhere.apply(spec)).rejects.toSatisfy(isInvalid);
+  });
+
+  test.each(['Upper', 'a.b', `a${'b'.repeat(45)}`])('the name %s', async (name) => {
+    const misnamed = await PostgresCluster.at(nowhere.namespace, name);
+    await expect(misnamed.apply(small)).rejects.toSatisfy(isInvalid);
   });
 });
 
@@ -130,19 +136,13 @@ describe('refused by the operator, with the last accepted spec in force', () => 
 });
 
 describe('clusters that cannot come up say why', () => {
-  const stuck = (
-    name: string,
-    cluster: { readonly name?: string; readonly spec: object },
-    type: string,
-    reason: string,
-    says: RegExp,
-  ) => {
+  const stuck = (name: string, spec: object, type: string, reason: string, says: RegExp) => {
     let shop: PostgresCluster | undefined;
     scenario(
       name,
       () => shop,
       async () => {
-        shop = await PostgresCluster.create('stuck', cluster.spec as never, cluster.name);
+        shop = await PostgresCluster.create('stuck', spec as never);
         try {
           expect(await shop.waitForCondition(type, { reason }, 60_000)).toMatch(says);
         } finally {
@@ -154,37 +154,67 @@ describe('clusters that cannot come up say why', () => {
 
   stuck(
     'an image that cannot be pulled',
-    { spec: { ...small, postgres: { image: 'localhost/no-such-image:1' } } },
+    { ...small, postgres: { image: 'localhost/no-such-image:1' } },
     'Degraded',
     'ImagePullFailed',
     /no-such-image/,
   );
   stuck(
     'an image without Postgres',
-    { spec: { ...small, postgres: { image: imageName('not-postgres:1') } } },
+    { ...small, postgres: { image: imageName('not-postgres:1') } },
     'Degraded',
     'NoPostgresInImage',
     /[Pp]ostgres/,
   );
   stuck(
     'a volume of a class that does not exist',
-    { spec: { ...small, storage: { size: '256Mi', storageClassName: 'no-such-class' } } },
+    { ...small, storage: { size: '256Mi', storageClassName: 'no-such-class' } },
     'VolumesBound',
     'VolumeNotBound',
     /shop-1/,
   );
   stuck(
     'a Secret that does not exist',
-    { spec: { ...small, etcd: { endpoints: ['https://etcd.example:2379'], tlsSecret: 'no-such-secret' } } },
+    { ...small, etcd: { endpoints: ['https://etcd.example:2379'], tlsSecret: 'no-such-secret' } },
     'EtcdReachable',
     'SecretMissing',
     /no-such-secret/,
   );
-  stuck(
-    'a name that is too long',
-    { name: `a${'b'.repeat(45)}`, spec: small },
-    'Accepted',
-    'InvalidSpec',
-    /metadata\.name/,
+
+  let lost: PostgresCluster | undefined;
+  scenario(
+    'an etcd that does not answer',
+    () => lost,
+    async () => {
+      lost = await PostgresCluster.at(`e2e-lost-${process.pid}`, 'shop');
+      await lost.createNamespace();
+      try {
+        await createClientSecret(lost.namespace, 'etcd-client');
+        // Reserved for documentation: nobody answers there.
+        await lost.apply({
+          ...small,
+          etcd: { endpoints: ['https://192.0.2.77:2379'], tlsSecret: 'etcd-client' },
+        });
+        const message = await lost.waitForCondition('EtcdReachable', { reason: 'EtcdUnreachable' }, 60_000);
+        expect(message).toMatch(/192\.0\.2\.77/);
+      } finally {
+        await lost.remove();
+      }
+    },
   );
 });
+
+async function createClientSecret(namespace: string, name: string): Promise<void> {
+  const now = new Date();
+  const authority = await createAuthority({ commonName: 'test', validDays: 1, now });
+  const client = await issueCertificate({
+    authority,
+    commonName: 'x',
+    usages: ['client'],
+    validDays: 1,
+    now,
+  });
+  const data = { 'tls.crt': client.cert, 'tls.key': client.key, 'ca.crt': authority.cert };
+  const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name, namespace }, stringData: data };
+  await kubectl(['apply', '-f', '-'], JSON.stringify(secret));
+}
