@@ -53,6 +53,7 @@ export class Routing {
           await this.#api.claim(leads.term);
           this.#term = leads.term;
           this.#claimed = true;
+          this.#log.info({ term: leads.term }, 'the -rw Service leads here');
         } else if (leads === undefined && this.#claimed) {
           await this.#api.release();
           this.#term = undefined;
