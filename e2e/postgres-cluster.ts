@@ -266,18 +266,25 @@ export class PostgresCluster {
     type: string,
     wanted: { readonly status?: string; readonly reason?: string | RegExp },
     deadline: number,
+    pause?: number,
   ): Promise<string> {
     let last = 'no such condition';
-    return eventually(`${type} ${JSON.stringify(wanted, stringOf)}`, deadline, async () => {
-      const found = (await this.status()).conditions?.find((each) => each.type === type);
-      last = found === undefined ? 'no such condition' : `${found.status} ${found.reason}: ${found.message}`;
-      const { status, reason } = wanted;
-      const fits =
-        found !== undefined &&
-        (status === undefined || found.status === status) &&
-        (reason === undefined || new RegExp(reason).test(found.reason));
-      return fits && found.message;
-    }).catch((error: unknown) => {
+    return eventually(
+      `${type} ${JSON.stringify(wanted, stringOf)}`,
+      deadline,
+      async () => {
+        const found = (await this.status()).conditions?.find((each) => each.type === type);
+        last =
+          found === undefined ? 'no such condition' : `${found.status} ${found.reason}: ${found.message}`;
+        const { status, reason } = wanted;
+        const fits =
+          found !== undefined &&
+          (status === undefined || found.status === status) &&
+          (reason === undefined || new RegExp(reason).test(found.reason));
+        return fits && found.message;
+      },
+      pause,
+    ).catch((error: unknown) => {
       throw new Error(`${messageOf(error)} (found ${last})`, { cause: error });
     });
   }
