@@ -1,8 +1,7 @@
 import { podName } from '../src/api/names.ts';
 import { resources } from '../src/kube/index.ts';
-import { containerOf, kubectl } from './cluster/cluster.ts';
-import { docker } from './cluster/shell.ts';
-import { eventually, kubernetes } from './kubernetes.ts';
+import { kubectl } from './cluster/cluster.ts';
+import { eventually, kubernetes, sweepDeadPods } from './kubernetes.ts';
 import type { PostgresCluster } from './postgres-cluster.ts';
 
 /*
@@ -31,22 +30,6 @@ export async function killPostgres(cluster: PostgresCluster, instance: string): 
   return Number(await cluster.exec(instance, ['sh', '-c', script]));
 }
 
-/** `kill -9` of the first process of an instance's container, from its node: it needs no Kubernetes API. */
-export async function killContainer(
-  { namespace }: PostgresCluster,
-  instance: string,
-  node: string,
-): Promise<number> {
-  const script = `
-    for process in /proc/[0-9]*; do
-      [ "$(cat "$process/comm" 2>/dev/null)" = koschei-init ] || continue
-      tr '\\0' '\\n' < "$process/environ" | grep -qx KOSCHEI_INSTANCE=${instance} || continue
-      tr '\\0' '\\n' < "$process/environ" | grep -qx KOSCHEI_NAMESPACE=${namespace} || continue
-      date +%s%3N; kill -9 "\${process#/proc/}"; exit
-    done; exit 1`;
-  return Number(await docker(['exec', containerOf(node), 'sh', '-c', script]));
-}
-
 /** `kubectl drain` as an administrator does it. */
 export async function drain(node: string): Promise<number> {
   const at = now();
@@ -58,13 +41,15 @@ export async function uncordon(node: string): Promise<void> {
   await kubectl(['uncordon', node]);
 }
 
-const operator = ['-n', 'koschei-system', '-l', 'app.kubernetes.io/name=koschei-operator'] as const;
+const operatorPods = 'app.kubernetes.io/name=koschei-operator';
 
 /** Stops all replicas of the operator and waits until they are gone. */
 export async function stopOperator(): Promise<void> {
   await kubectl(['-n', 'koschei-system', 'scale', 'deployment/koschei-operator', '--replicas=0']);
+  const pods = ['get', 'pods', '-n', 'koschei-system', '-l', operatorPods, '-o', 'name'];
   await eventually('the operator to be gone', 60_000, async () => {
-    return (await kubectl(['get', 'pods', ...operator, '-o', 'name'])).trim() === '';
+    await sweepDeadPods('koschei-system', operatorPods);
+    return (await kubectl(pods)).trim() === '';
   });
 }
 

@@ -35,6 +35,22 @@ export function kubernetes(): Promise<Kubernetes> {
 }
 
 /**
+ * Removes pods that are being deleted and whose containers have all ended. Kubelets before Kubernetes 1.22 may keep such
+ * a pod for another minute, until they next collect dead containers; who waits for the end of a pod need not.
+ */
+export async function sweepDeadPods(namespace: string, labelSelector?: string): Promise<void> {
+  const { client } = await kubernetes();
+  const { items } = await client.list(resources.pods, { namespace, labelSelector });
+  for (const { metadata, status } of items) {
+    const containers = status?.containerStatuses ?? [];
+    const dead = containers.length > 0 && containers.every(({ state }) => state?.terminated !== undefined);
+    if (metadata.deletionTimestamp === undefined || !dead) continue;
+    const { name, uid } = metadata;
+    await client.remove(resources.pods, { namespace, name }, { gracePeriodSeconds: 0, uid: uid ?? '' });
+  }
+}
+
+/**
  * Waits until `check` returns neither undefined nor false, and returns that. An error counts as "not yet".
  * @param deadline milliseconds from now
  * @throws {Error} at the deadline, naming what was waited for and the last error.

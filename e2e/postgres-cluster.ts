@@ -17,7 +17,7 @@ import {
   serverQuery,
   type Wanted,
 } from './health.ts';
-import { eventually, type Kubernetes, kubernetes } from './kubernetes.ts';
+import { eventually, type Kubernetes, kubernetes, sweepDeadPods } from './kubernetes.ts';
 import { messageOf } from './ledger/connection.ts';
 
 /** Tells the pods of instances from those of init Jobs. */
@@ -313,6 +313,7 @@ export class PostgresCluster {
     const { client } = this.#kubernetes;
     await client.remove(resources.pgClusters, this.#ref);
     await eventually(`${this.name} to be deleted`, deadline, async () => {
+      await sweepDeadPods(this.namespace);
       const gone = (await client.find(resources.pgClusters, this.#ref)) === undefined;
       return gone && (await this.pods()).length === 0;
     });
@@ -326,7 +327,10 @@ export class PostgresCluster {
       if (!isNotFound(error)) console.error(messageOf(error));
     });
     await client.remove(resources.namespaces, { name: this.namespace });
-    await eventually('the pods to be gone', 60_000, async () => (await this.pods()).length === 0);
+    await eventually('the pods to be gone', 60_000, async () => {
+      await sweepDeadPods(this.namespace);
+      return (await this.pods()).length === 0;
+    });
   }
 }
 

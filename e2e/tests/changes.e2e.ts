@@ -26,8 +26,8 @@ beforeEach(async () => {
   await shop.waitHealthy(60_000);
 }, 90_000);
 
-/** Milliseconds for a rolling restart of all instances. */
-const rollout = 180_000;
+/** Milliseconds for a rolling restart of all instances; kubelets before Kubernetes 1.22 may take a minute to end a pod. */
+const rollout = 300_000;
 
 /** Makes a change under load and waits until it is in force and all is well. */
 const change = (spec: object, inForce: () => Promise<boolean>) =>
@@ -93,7 +93,7 @@ describe('changes', () => {
       );
       expectShortGaps(report);
     },
-    400_000,
+    700_000,
   );
 
   scenario(
@@ -104,7 +104,7 @@ describe('changes', () => {
         await change(parameters({ max_connections: 80 }), () => everywhere('max_connections', '80')),
       );
     },
-    400_000,
+    700_000,
   );
 
   scenario(
@@ -115,7 +115,7 @@ describe('changes', () => {
         await change(parameters({ max_connections: 40 }), () => everywhere('max_connections', '40')),
       );
     },
-    400_000,
+    700_000,
   );
 
   scenario(
@@ -196,6 +196,6 @@ describe('changes', () => {
       });
       expectShortGaps(report);
     },
-    400_000,
+    700_000,
   );
 });
