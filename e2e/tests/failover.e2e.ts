@@ -99,8 +99,8 @@ describe('failover', () => {
     () => shop,
     async () => {
       const primary = await shop.knownPrimary();
-      await stopOperator();
       try {
+        await stopOperator();
         const report = await underLoad(shop, async (ledger) => {
           const at = await killPod(shop, primary);
           await takenOver(ledger, primary);
