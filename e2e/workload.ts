@@ -1,29 +1,32 @@
 import { randomBytes } from 'node:crypto';
 import { appSecretName, podsServiceName, port, readWriteServiceName } from '../src/api/names.ts';
-import { nodes } from './cluster/settings.ts';
+import { foreignContext, nodes } from './cluster/settings.ts';
 import { eventually } from './kubernetes.ts';
 import { faultsOf, judge, type Verdict } from './ledger/checker.ts';
 import { finalStateQuery, parseFinalState } from './ledger/final-state.ts';
 import { type Attempt, type Gap, longestGap, type Route } from './ledger/history.ts';
-import { Ledger } from './ledger/ledger.ts';
+import { Ledger, localWriter } from './ledger/ledger.ts';
+import { writerPod } from './ledger/writer-pod.ts';
 import type { PostgresCluster } from './postgres-cluster.ts';
 
 /** Starts the workload against a cluster: some writers through the `-rw` Service, some through all pods. */
 export async function startLedger(cluster: PostgresCluster): Promise<Ledger> {
   const secret = appSecretName(cluster.name);
-  const [serviceHost, user, password, database] = await Promise.all([
+  const local = foreignContext === undefined;
+  const [command, serviceHost, user, password, database] = await Promise.all([
+    local ? localWriter : writerPod(cluster.namespace),
     cluster.serviceAddress(readWriteServiceName(cluster.name)),
     cluster.secret(secret, 'user'),
     cluster.secret(secret, 'password'),
     cluster.secret(secret, 'dbname'),
   ]);
-  return Ledger.start({
+  const settings = {
     run: `run-${randomBytes(4).toString('hex')}`,
     target: {
       serviceHost,
-      podsHost: `${podsServiceName(cluster.name)}.${cluster.namespace}.svc.cluster.local`,
+      podsHost: `${podsServiceName(cluster.name)}.${cluster.namespace}.svc${local ? '.cluster.local' : ''}`,
       port: port.postgres,
-      nameServers: nodes.map(({ ip }) => ip),
+      nameServers: local ? nodes.map(({ ip }) => ip) : [],
       user,
       password,
       database,
@@ -32,7 +35,8 @@ export async function startLedger(cluster: PostgresCluster): Promise<Ledger> {
     workersPerRoute: 4,
     interval: 40,
     patience: 15_000,
-  });
+  };
+  return Ledger.start(settings, command);
 }
 
 /**

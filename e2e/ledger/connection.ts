@@ -1,4 +1,4 @@
-import { Resolver } from 'node:dns/promises';
+import { lookup, Resolver } from 'node:dns/promises';
 import { Socket } from 'node:net';
 import pg from 'pg';
 import type { Route } from './history.ts';
@@ -77,7 +77,10 @@ export class Connector {
     const { podsHost } = this.#target;
     if (/^[\d.,]+$/.test(podsHost)) return podsHost.split(',');
     try {
-      this.#addresses = await this.#resolver.resolve4(podsHost);
+      this.#addresses =
+        this.#target.nameServers.length > 0
+          ? await this.#resolver.resolve4(podsHost)
+          : (await lookup(podsHost, { all: true, family: 4 })).map(({ address }) => address);
     } catch {
       // The name server may be down with its node: ask another one next time, and go on with what was known.
       this.#resolver.setServers(shuffled(this.#resolver.getServers()));
