@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { context, imageName, kubeconfig, kubectl, provideImage } from './cluster/cluster.ts';
 import { foreignContext, repository } from './cluster/settings.ts';
 import { report, run } from './cluster/shell.ts';
+import { kubernetes } from './kubernetes.ts';
 import { installMissing } from './packages.ts';
 
 const help = `Usage: npm run node -- e2e/install.ts
@@ -20,9 +21,6 @@ Environment
 
 /** Where Koschei itself lives. */
 export const systemNamespace = 'koschei-system';
-
-/** How the local overlay names its images. */
-const overlayPrefix = 'localhost';
 
 /**
  * Brings up the cluster (unless it is the user's own) and installs Koschei; does only what is missing.
@@ -68,11 +66,19 @@ function* filesOf(folder: string): Generator<[string, Buffer]> {
 }
 
 async function apply(image: string): Promise<void> {
-  const rendered = await kubectl(['kustomize', `${repository}/deploy/overlays/local`]);
-  const manifests = rendered
-    .replaceAll(`${overlayPrefix}/koschei:dev`, image)
-    .replaceAll(`${overlayPrefix}/`, imageName(''));
-  await kubectl(['apply', '-f', '-'], manifests);
+  const { apis } = await kubernetes();
+  const folder = foreignContext !== undefined && apis.hasCel ? 'deploy' : 'deploy/overlays/local';
+  const rendered = await kubectl(['kustomize', `${repository}/${folder}`]);
+  await kubectl(['apply', '-f', '-'], withImages(rendered, image));
+}
+
+/** The manifests with Koschei's image and, if there is a prefix for all images, with the others below it. */
+function withImages(manifests: string, image: string): string {
+  const named = manifests.replaceAll(/(image: )\S*\/koschei:\S+/g, `$1${image}`);
+  if (process.env.KOSCHEI_IMAGE_PREFIX === undefined) return named;
+  return named
+    .replaceAll(/(image: )\S*\/etcd:\S+/g, `$1${imageName('etcd:3.5')}`)
+    .replaceAll(/[^\s"]*\/postgres:\{version\}/g, imageName('postgres:{version}'));
 }
 
 async function waitUntilInstalled(): Promise<void> {
