@@ -43,7 +43,8 @@ export async function sweepDeadPods(namespace: string, labelSelector?: string): 
   const { items } = await client.list(resources.pods, { namespace, labelSelector });
   for (const { metadata, status } of items) {
     const containers = status?.containerStatuses ?? [];
-    const dead = containers.length > 0 && containers.every(({ state }) => state?.terminated !== undefined);
+    // A container that was collected already shows as one that has not been made yet.
+    const dead = containers.length > 0 && containers.every(({ state }) => state?.running === undefined);
     if (metadata.deletionTimestamp === undefined || !dead) continue;
     const { name, uid } = metadata;
     await client.remove(resources.pods, { namespace, name }, { gracePeriodSeconds: 0, uid: uid ?? '' });
