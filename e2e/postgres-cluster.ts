@@ -45,8 +45,13 @@ export class PostgresCluster {
     const namespace = `e2e-${test}-${randomBytes(2).toString('hex')}`;
     const cluster = await PostgresCluster.at(namespace, name);
     await cluster.createNamespace();
-    await cluster.apply(spec);
-    return cluster;
+    try {
+      await cluster.apply(spec);
+      return cluster;
+    } catch (error) {
+      await cluster.remove();
+      throw error;
+    }
   }
 
   get #ref() {
