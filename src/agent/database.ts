@@ -27,6 +27,7 @@ import {
   setStandbySignal,
   type TimelineFork,
   volumeSpace,
+  wasShutDownCleanly,
   writePromotion,
   writeSettings,
 } from '../postgres/index.ts';
@@ -234,7 +235,7 @@ export class Database {
       case 'stop':
         await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
         await this.#ended();
-        return (await readControlData(this.#o.installation)).checkpointLsn;
+        return await this.#cleanEnd();
       case 'fence': {
         const report = await this.#process.fence();
         this.#o.log.warn({ ...report }, `fenced: ${operation.why}`);
@@ -267,6 +268,14 @@ export class Database {
         await this.#clone(operation.upstream, signal);
         return undefined;
     }
+  }
+
+  /** Where the shutdown's checkpoint is. A Postgres that crashed while it was stopped has none to go by. */
+  async #cleanEnd(): Promise<Lsn> {
+    const control = await readControlData(this.#o.installation);
+    if (!wasShutDownCleanly(control))
+      throw new OperationError('NotStoppedCleanly', `Postgres ended in the state "${control.state}"`);
+    return control.checkpointLsn;
   }
 
   async #start(
@@ -609,8 +618,9 @@ export class Database {
   #onLog(record: PostgresLogRecord): void {
     const { level, message, ...rest } = record;
     this.#o.log[level === 'fatal' ? 'error' : level]({ postgres: rest }, message);
-    // PostgreSQL says so when a walreceiver asks for a segment that its sender has removed.
+    // A walreceiver passes on what its sender says; the words of anybody else, such as a user's query, count for nothing.
     if (
+      record.backendType === 'walreceiver' &&
       /requested WAL segment \S+ has already been removed/.test(message) &&
       this.#state.observation?.inRecovery !== false
     )

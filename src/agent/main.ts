@@ -119,7 +119,7 @@ async function run(environment: Environment, log: Logger): Promise<void> {
     },
     await readCertificates(path.serverTls),
   );
-  server.listen(port.agent, '::');
+  server.listen(port.agent);
   let served = await readCertificates(path.serverTls);
   setInterval(() => {
     void renewCertificates(log, async () => {

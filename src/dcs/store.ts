@@ -79,14 +79,19 @@ export class ClusterStore {
     const sentAt = this.#o.now();
     const { revision, keys } = await this.#o.etcd.readPrefix(this.#o.keys.prefix);
     const at = BigInt(revision);
-    // A watch may already have brought newer changes than this answer.
-    if (at >= this.#revision) {
-      this.#raw = new Map(keys.map((kv) => [kv.key, kv]));
-      this.#newest = new Map(keys.map((kv) => [kv.key, BigInt(kv.modRevision)]));
-      this.#readRevision = at;
-      this.#revision = at;
-      this.#dirty = true;
+    // The watch, or a write of this process, may already have brought newer values of some keys than this answer has.
+    const present = new Set(keys.map((kv) => kv.key));
+    for (const kv of keys) {
+      const modRevision = BigInt(kv.modRevision);
+      if (modRevision <= (this.#newest.get(kv.key) ?? -1n)) continue;
+      this.#raw.set(kv.key, kv);
+      this.#newest.set(kv.key, modRevision);
     }
+    for (const key of [...this.#raw.keys()])
+      if (!present.has(key) && (this.#newest.get(key) ?? 0n) <= at) this.#raw.delete(key);
+    if (at > this.#readRevision) this.#readRevision = at;
+    if (at > this.#revision) this.#revision = at;
+    this.#dirty = true;
     this.#readAt = Math.max(this.#readAt ?? sentAt, sentAt);
     this.#contactAt = this.#o.now();
     return this.view;
@@ -112,7 +117,7 @@ export class ClusterStore {
         await this.refresh();
         if (this.#stopped) return;
         this.#failures = 0;
-        this.#endWatch = this.#o.etcd.watch(this.#o.keys.prefix, String(this.#revision + 1n), {
+        this.#endWatch = this.#o.etcd.watch(this.#o.keys.prefix, String(this.#readRevision + 1n), {
           onStarted: () => {
             this.#contactAt = this.#o.now();
           },
