@@ -143,7 +143,9 @@ export function clusterIdOf(
   if (recorded !== undefined) return { kind: 'recorded', id: recorded };
   const ids = [...new Set(volumesOf(snapshot).flatMap(({ clusterId }) => clusterId ?? []))].sort();
   const [id, ...others] = ids;
-  if (others.length > 0) return { kind: 'ambiguous', ids };
+  // A label is anybody's words: an id that Koschei cannot have made, such as a name of etcd's own users, is not taken up.
+  if (others.length > 0 || (id !== undefined && !/^[a-z0-9]{16}$/.test(id)))
+    return { kind: 'ambiguous', ids };
   return id === undefined ? { kind: 'new', id: snapshot.random.clusterId } : { kind: 'adopted', id };
 }
 
