@@ -13,7 +13,7 @@ import {
   syncValue as syncSchema,
 } from '../dcs/index.ts';
 import type { Logger } from '../log/logger.ts';
-import { formatLsn } from '../postgres/index.ts';
+import { formatLsn, parseLsn } from '../postgres/index.ts';
 import type { Database } from './database.ts';
 import type { Guard } from './guard.ts';
 import { freshMs } from './ha/candidate.ts';
@@ -374,7 +374,7 @@ export class Agent {
     const received = running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined;
     const leader = facts.dcs.view.leader?.value;
     const leads = reign !== undefined && running && !o.inRecovery;
-    const head = leader?.lsn === undefined || leads ? undefined : lsnOf(leader.lsn);
+    const head = leader?.lsn === undefined || leads ? undefined : parseLsn(leader.lsn);
     const at = received ?? o?.replayedLsn;
     return {
       instance: me.instance,
@@ -519,11 +519,6 @@ function read<T>(
   if (kv === undefined) return undefined;
   const parsed = parseJson(kv.value, schema);
   return typeof parsed === 'string' ? undefined : { value: parsed.value, revision: kv.modRevision };
-}
-
-function lsnOf(text: string): bigint {
-  const [high, low] = text.split('/');
-  return (BigInt(`0x${high ?? '0'}`) << 32n) | BigInt(`0x${low ?? '0'}`);
 }
 
 function stateOf(facts: Facts, operation: string | undefined, leads: boolean): MemberValue['state'] {

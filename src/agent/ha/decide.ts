@@ -6,6 +6,7 @@ import {
   type Stamped,
   type SyncValue,
 } from '../../dcs/index.ts';
+import { formatLsn } from '../../postgres/lsn.ts';
 import {
   eligibility,
   freshMs,
@@ -1292,8 +1293,4 @@ function sameSettings(a: Settings, b: Settings): boolean {
     a.upstream?.address === b.upstream?.address &&
     a.upstream?.instance === b.upstream?.instance
   );
-}
-
-function formatLsn(lsn: bigint): string {
-  return `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffff_ffffn).toString(16).toUpperCase()}`;
 }
