@@ -67,16 +67,16 @@ describe('the workload', () => {
     await server.startAsPrimary();
     const ledger = await start('cancelled');
     await reconfigure({ synchronousStandbys: ['nobody'] });
-    const reloaded = performance.timeOrigin + performance.now() + 200;
-    const cancelled = () =>
-      ledger.attempts.some((each) => each.error?.includes('canceling wait for synchronous replication'));
+    // Backends take up a reload between two statements: what ends right after it need not have waited.
+    const inForce = performance.timeOrigin + performance.now() + 200;
+    const cancelled = (each: { completedAt: number; error?: string | undefined }) =>
+      each.completedAt > inForce && each.error?.includes('canceling wait for synchronous replication');
     await waitUntil('a wait to be cancelled', 10_000, async () => {
       await psql(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`);
-      return cancelled();
+      return ledger.attempts.some(cancelled);
     });
     const attempts = await ledger.stop();
-    const waited = attempts.filter((each) => each.completedAt > reloaded);
-    expect(waited.length).toBeGreaterThan(0);
+    const waited = attempts.filter((each) => each.completedAt > inForce);
     expect(new Set(waited.map((each) => each.outcome))).not.toContain('acknowledged');
     await reconfigure({});
     const verdict = judge(attempts, await finalState('cancelled'));
@@ -92,7 +92,8 @@ describe('the workload', () => {
         target: {
           serviceHost: '127.0.0.1',
           podsHost: '127.0.0.1',
-          port: server.paths.port,
+          // tcpmux: nobody listens.
+          port: 1,
           nameServers: [],
           user: 'app',
           password: 'the password',
