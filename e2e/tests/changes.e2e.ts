@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect } from 'vitest';
 import { kubectl } from '../cluster/cluster.ts';
 import { now } from '../faults.ts';
-import { eventually } from '../kubernetes.ts';
+import { eventually, sweepDeadPods } from '../kubernetes.ts';
 import type { PostgresCluster } from '../postgres-cluster.ts';
 import { expectShortGaps, healthyCluster, scenario, underLoad } from '../scenario.ts';
 
@@ -153,16 +153,23 @@ describe('changes', () => {
     'kubectl scale changes the asynchronous standbys',
     () => shop,
     async () => {
-      await kubectl(['-n', shop.namespace, 'scale', 'pgc/shop', '--replicas=0']);
-      await eventually('one standby', 60_000, async () => (await shop.pods()).length === 2);
-      await shop.waitHealthy(60_000);
-      expect(await shop.wanted()).toEqual({ instances: 2, synchronous: 1 });
-      await shop.waitForCondition(
-        'SynchronousReplication',
-        { status: 'True', reason: 'NoSpareForSync' },
-        30_000,
-      );
-      await kubectl(['-n', shop.namespace, 'scale', 'pgc/shop', '--replicas=1']);
+      const scale = (to: number) => kubectl(['-n', shop.namespace, 'scale', 'pgc/shop', `--replicas=${to}`]);
+      try {
+        await scale(0);
+        await eventually('one standby', 60_000, async () => {
+          await sweepDeadPods(shop.namespace);
+          return (await shop.pods()).length === 2;
+        });
+        await shop.waitHealthy(60_000);
+        expect(await shop.wanted()).toEqual({ instances: 2, synchronous: 1 });
+        await shop.waitForCondition(
+          'SynchronousReplication',
+          { status: 'True', reason: 'NoSpareForSync' },
+          30_000,
+        );
+      } finally {
+        await scale(1);
+      }
       await shop.waitHealthy(120_000);
     },
   );
