@@ -184,6 +184,8 @@ class Node {
   etcdCut = false;
   operation = 0;
   deadline = 0;
+  /** How long Postgres takes to start, if it is not chance that says it, ms. */
+  startMs: number | undefined;
 
   constructor(name: string, dataId: string, bootstrap: boolean, random: () => number) {
     this.name = name;
@@ -216,8 +218,12 @@ interface Scenario {
   readonly seed: number;
   readonly nodes: number;
   readonly config: Partial<ConfigValue>;
+  /** False: nothing goes wrong but what the test does. */
+  readonly faults?: boolean;
 }
 
+/** koschei-init lets the agent fence first, ms. */
+const initDelayMs = 200;
 const faultsUntil = 20_000;
 const calmUntil = 80_000;
 
@@ -235,6 +241,7 @@ class Simulation {
   readonly story: string[] = [];
   readonly #queue: { at: number; order: number; run: () => void }[] = [];
   readonly #cut = new Set<string>();
+  #faultsUntil = faultsUntil;
   #order = 0;
   #records = 0;
 
@@ -258,7 +265,25 @@ class Simulation {
       this.nodes.push(new Node(name, this.#dataId(), i === 0, this.random));
     for (const node of this.nodes) this.after(this.#between(0, 500), () => this.boot(node));
     for (const node of this.nodes) this.#routine(node);
+    this.#faultsUntil = scenario.faults === false ? 0 : faultsUntil;
     this.after(this.#between(1_500, 3_000), () => this.#fault());
+  }
+
+  /** The node whose Postgres takes writes. */
+  primary(): Node {
+    const [primary, ...more] = this.nodes.filter((n) => n.postgres.writable());
+    if (primary === undefined || more.length > 0) this.fail('there is not one primary');
+    return primary;
+  }
+
+  /** Ends Postgres as `kill -9` does. */
+  crash(node: Node): void {
+    this.#tell(node, 'Postgres crashes');
+    node.postgres.end(this.#clock(node));
+  }
+
+  cutEtcd(node: Node, ms: number): void {
+    this.#cutEtcd(node, ms);
   }
 
   run(): void {
@@ -325,7 +350,7 @@ class Simulation {
 
   /** Chance of something going wrong; zero when the faults are over. */
   #trouble(p: number): boolean {
-    return this.now < faultsUntil && this.#chance(p);
+    return this.now < this.#faultsUntil && this.#chance(p);
   }
 
   #dataId(): string {
@@ -406,12 +431,19 @@ class Simulation {
     const { state, commands } = decide(node.state, input, facts);
     node.state = state;
     const deadline = fenceDeadline(state, facts);
-    if (deadline !== node.deadline && deadline > 0)
-      this.after(Math.max(0, Math.ceil((deadline - facts.now) / node.rate)), () => {
+    if (deadline !== node.deadline && deadline > 0) {
+      const left = Math.max(0, Math.ceil((deadline - facts.now) / node.rate)) + 1;
+      // The driver looks just when the deadline is over.
+      this.after(
+        left,
+        () => node.boot === boot && node.deadline === deadline && this.#step(node, { kind: 'tick' }),
+      );
+      this.after(left + initDelayMs, () => {
         if (node.boot !== boot || node.deadline !== deadline || node.postgres.process === 'none') return;
         this.#tell(node, 'koschei-init fences');
         this.kill(node, this.#between(100, 800));
       });
+    }
     node.deadline = deadline;
     for (const command of commands) this.#carryOut(node, command);
   }
@@ -517,7 +549,7 @@ class Simulation {
             failed('it does not start');
           });
         p.settings = operation.settings;
-        return then(this.#between(50, 600), () => {
+        return then(node.startMs ?? this.#startMs(), () => {
           p.process = 'running';
           p.since = this.#clock(node);
           p.waits = p.settings.synchronousNames.length > 0;
@@ -532,7 +564,8 @@ class Simulation {
       case 'stop':
       case 'fence':
         p.stopping = true;
-        return then(this.#between(20, 300), () => {
+        // Mostly SIGQUIT is enough; what koschei-init does when it is not takes the agent along.
+        return then(this.#trouble(0.3) ? this.#between(150, 900) : this.#between(20, 150), () => {
           // A clean stop waits for the standbys that stream.
           const clean = operation.do === 'stop' && p.process === 'running' && !p.inRecovery;
           if (clean) {
@@ -626,6 +659,11 @@ class Simulation {
           });
         });
     }
+  }
+
+  /** Crash recovery may take long, and a disk may be slow. */
+  #startMs(): number {
+    return this.#trouble(0.1) ? this.#between(3_000, 20_000) : this.#between(50, 600);
   }
 
   /** Settings are loaded by the processes one by one. */
@@ -820,7 +858,7 @@ class Simulation {
   }
 
   #fault(): void {
-    if (this.now >= faultsUntil) return;
+    if (this.now >= this.#faultsUntil) return;
     const node = this.nodes[this.#between(0, this.nodes.length - 1)];
     const other = this.nodes[this.#between(0, this.nodes.length - 1)];
     const last = this.etcd.view.leader?.value.instance;
@@ -836,8 +874,7 @@ class Simulation {
           break;
         case 2:
           if (victim.up && victim.postgres.process !== 'none') {
-            this.#tell(victim, 'Postgres crashes');
-            victim.postgres.end(this.#clock(victim));
+            this.crash(victim);
           }
           break;
         case 3:
@@ -932,5 +969,110 @@ describe.each<[string, number, Partial<ConfigValue>]>([
       }
     }
     expect(count).toBeGreaterThan(0);
+  });
+});
+
+describe('a Postgres that starts slowly', () => {
+  const eventAt = 10_000;
+
+  /** Lets something happen to a quiet cluster; tells who is the primary in the end and when one was. */
+  function story(happen: (simulation: Simulation, primary: Node) => void, config: Partial<ConfigValue> = {}) {
+    return Array.from({ length: 20 }, (_, seed) => {
+      const simulation = new Simulation({ seed: seed + 1, nodes: 3, config, faults: false });
+      let before: Node | undefined;
+      let terms = 0;
+      let upMs: number | undefined;
+      const look = () => {
+        if (simulation.nodes.some((n) => n.postgres.writable() && n.postgres.settings.clientsAllowed))
+          upMs = simulation.now - eventAt;
+        else simulation.after(10, look);
+      };
+      simulation.after(eventAt, () => {
+        before = simulation.primary();
+        terms = simulation.etcd.view.leader?.value.term ?? 0;
+        happen(simulation, before);
+        look();
+      });
+      simulation.run();
+      return {
+        stayed: simulation.primary() === before,
+        upMs,
+        terms: (simulation.etcd.view.leader?.value.term ?? 0) - terms,
+      };
+    });
+  }
+
+  it.each<Partial<ConfigValue>>([{}, { fencing: 'strict' }])(
+    'does not keep the place when all start anew and a level standby is up: %o',
+    (config) => {
+      const runs = story((simulation, primary) => {
+        primary.startMs = 60_000;
+        for (const node of simulation.nodes) simulation.kill(node, node === primary ? 300 : 1_000);
+      }, config);
+      for (const run of runs) {
+        expect(run).toMatchObject({ stayed: false, terms: 1 });
+        // Patience, suspicion (strict: a ttl), takeover.
+        expect(run.upMs).toBeLessThan(config.fencing === 'strict' ? 15_000 : 10_000);
+      }
+    },
+  );
+
+  it('does not race a living standby after its agent was started anew', () => {
+    const runs = story((simulation, primary) => {
+      primary.startMs = 4_000;
+      simulation.kill(primary, 300);
+    });
+    for (const run of runs) {
+      expect(run).toMatchObject({ stayed: false, terms: 1 });
+      expect(run.upMs).toBeLessThan(3_500);
+    }
+  });
+
+  it('leads on when it is ready in time and nobody else is', () => {
+    const runs = story((simulation, primary) => {
+      for (const node of simulation.nodes) {
+        node.startMs = 500;
+        simulation.kill(node, node === primary ? 100 : 200);
+      }
+    });
+    for (const run of runs) {
+      expect(run).toMatchObject({ stayed: true, terms: 0 });
+      expect(run.upMs).toBeLessThan(1_500);
+    }
+  });
+
+  it('costs no time when a standby is level: it is told at once', () => {
+    const runs = story((simulation, primary) => {
+      primary.startMs = 60_000;
+      simulation.crash(primary);
+    });
+    for (const run of runs) {
+      expect(run).toMatchObject({ stayed: false, terms: 1 });
+      expect(run.upMs).toBeLessThan(2_000);
+    }
+  });
+
+  it('gets its time when those who might go first cannot', () => {
+    const runs = story((simulation, primary) => {
+      primary.startMs = 18_000;
+      for (const node of simulation.nodes) if (node !== primary) simulation.cutEtcd(node, 65_000);
+      simulation.crash(primary);
+    });
+    for (const run of runs) {
+      expect(run).toMatchObject({ stayed: true, terms: 0 });
+      // It is interrupted twice, each time after double the patience.
+      expect(run.upMs).toBeGreaterThan(45_000);
+      expect(run.upMs).toBeLessThan(58_000);
+    }
+  });
+
+  it('everywhere comes to an end, too', () => {
+    const runs = story((simulation) => {
+      for (const node of simulation.nodes) {
+        node.startMs = 12_000;
+        simulation.kill(node, 500);
+      }
+    });
+    for (const run of runs) expect(run.terms).toBeLessThanOrEqual(1);
   });
 });

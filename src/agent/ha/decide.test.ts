@@ -215,6 +215,7 @@ function leader(reign: Partial<Reign> = {}, change: Partial<HaState> = {}): HaSt
       beat: 7,
       sync: { term: 3, mode: 'sync', names: [B] },
       stage: 'leading',
+      since: now - 300,
       open: true,
       why: 'a test',
       ...reign,
@@ -374,6 +375,7 @@ describe('the restart of a leader', () => {
     sync: { names: [B] },
     postgres: down,
     volume: volume({ promotedTerm: 3 }),
+    peers: [answer(B, { state: 'unknown' })],
   };
   const won = (world: World) => {
     const asked = tick(initialState(now - 50), world);
@@ -438,6 +440,21 @@ describe('the restart of a leader', () => {
     expect(tick(seen(now - 2_900), async_).commands).toEqual([]);
     const alone = { ...async_, leader: leaderOf(A, { phase: 'vacated', members: [A] }) };
     expect(write(tick(seen(now), alone))?.kind).toBe('resume');
+  });
+
+  it('of which this boot knows nothing leaves a living member of the set the way, and waits to hear of one', () => {
+    const seen = (at: number) => ({ ...initialState(at), leaderSeen: { revision: '40', at } });
+    const living = { ...restarted, peers: [answer(B)] };
+    expect(tick(seen(now - 2_900), living).commands).toEqual([]);
+    expect(write(tick(seen(now - 3_000), living))?.kind).toBe('resume');
+    expect(tick(seen(now - 500), { ...restarted, peers: [] }).commands).toEqual([]);
+    expect(write(tick(seen(now - 600), { ...restarted, peers: [] }))?.kind).toBe('resume');
+    // Whoever has no key in etcd is not there to answer.
+    expect(write(tick(seen(now), { ...restarted, peers: [], view: { members: new Map() } }))?.kind).toBe(
+      'resume',
+    );
+    // A Postgres that runs has nobody to wait for.
+    expect(write(tick(seen(now), { ...living, postgres: standby() }))?.kind).toBe('resume');
   });
 
   it('after it had to be fenced leaves a living member of the set the way for a while', () => {
@@ -985,6 +1002,35 @@ describe('a crash of Postgres on the leader', () => {
         settings: { synchronousNames: [name(B)], clientsAllowed: false },
       });
     }
+  });
+
+  it('that is not ready for long goes silent for a level standby, each time after double the patience', () => {
+    const start = doing({ do: 'start', as: 'primary', settings, term: 3, timeline: 3 });
+    const starting = (ms: number, change: Partial<HaState> = {}, world: Partial<World> = {}) =>
+      tick(leader({ stage: 'start', since: now - ms, goodAt: now - 1_000 }, { ...start, ...change }), {
+        ...crashed,
+        postgres: { process: 'starting', startedAs: 'primary', since: now - ms, walLost: false },
+        ...world,
+      });
+    expect(write(starting(5_000))?.kind).toBe('heartbeat');
+    expect(starting(5_001).commands).toEqual([]);
+    expect(starting(5_001).state.problem?.reason).toBe('SlowStart');
+    expect(write(starting(10_000, { yielded: 1 }))?.kind).toBe('heartbeat');
+    expect(starting(10_001, { yielded: 1 }).commands).toEqual([]);
+    // Nobody, or nobody who could be faster.
+    for (const peer of [
+      answer(B, {}, now - 2_000),
+      answer(B, { state: 'unknown' }),
+      answer(B, { receivedLsn: 17_000_000n, replayedLsn: 0n }),
+    ])
+      expect(write(starting(60_000, {}, { peers: [peer] }))?.kind).toBe('heartbeat');
+    // It counts when the reign ends, and no more when Postgres leads.
+    const fenced = starting(5_001, {}, { now: now + 4_000 });
+    expect(operation(fenced)?.do).toBe('fence');
+    expect(ended(fenced.state, { ok: true }, crashed).state).toMatchObject({ yielded: 1, fencedTerm: 3 });
+    const ready = leader({ stage: 'history' }, { yielded: 2 });
+    const history = new Map([[3, stamp({} as never, '41')]]);
+    expect(tick(ready, { ...leading, view: { history } }).state.yielded).toBe(0);
   });
 
   it('that cannot be started goes silent, ends its reign, and tries again much later', () => {

@@ -64,6 +64,14 @@ const standAgainMs = 200;
 const maxStarts = 3;
 /** How long it then waits before it tries again, if nobody else leads by then, ms. */
 const startAgainMs = 30_000;
+/**
+ * A leader whose Postgres is not ready after this long leaves the place to a level standby, ms. A usual start, with the
+ * recovery of a checkpoint interval from warm caches, is over by then; a takeover takes 2 s. It doubles with every place
+ * given up in vain or by turns, so that a Postgres which needs long everywhere gets the time somewhere.
+ */
+const readyPatienceMs = 5_000;
+/** How long a leader that starts anew waits for the first answers of the synchronous set, ms: a probe and its deadline. */
+const firstAnswersMs = 600;
 /** How often the deletion of a finished order is asked for, ms. */
 const finishAgainMs = 5_000;
 
@@ -76,6 +84,7 @@ export function initialState(now: number): HaState {
     syncNames: [placeholderName],
     waitProved: true,
     attempts: { start: 0, rewind: 0, clone: 0 },
+    yielded: 0,
     retryAt: 0,
   };
 }
@@ -203,6 +212,7 @@ class Draft {
   /** Leadership is over for this boot, for whatever reason. */
   endReign(fenced: boolean): void {
     const { reign } = this.state;
+    if (reign !== undefined && isSlow(this, reign)) this.set({ yielded: this.state.yielded + 1 });
     this.set({
       reign: undefined,
       handover: undefined,
@@ -280,6 +290,7 @@ function won(
       return;
     case 'history':
       if (reign !== undefined) draft.setReign({ ...good, stage: 'leading' });
+      draft.set({ yielded: 0 });
       return;
     case 'vacate':
       draft.endReign(true);
@@ -291,6 +302,7 @@ function won(
         reign: {
           ...good,
           stage: founded ? 'start' : 'promote',
+          since: draft.now,
           open: false,
           why: founded ? 'first start of the cluster' : 'a person decided to go on with this instance',
           lossAccepted: !founded,
@@ -309,6 +321,7 @@ function won(
         reign: {
           ...good,
           stage: 'promote',
+          since: draft.now,
           open: opensWithPromotion(draft.state, sync),
           why: draft.state.takeover?.why ?? 'takeover',
         },
@@ -324,6 +337,7 @@ function won(
         reign: {
           ...good,
           stage: write.kind === 'resume' && holdsTerm(facts, write.leader) ? 'start' : 'promote',
+          since: reign?.since ?? draft.now,
           open: false,
           why: 'restart of the leader',
         },
@@ -386,7 +400,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
             ...(lsn === undefined ? {} : { stoppedAt: lsn }),
           },
         });
-      else if (reign !== undefined) draft.setReign({ stage: 'start', open: false });
+      else if (reign !== undefined) startAgain(draft);
       finishCommand(draft, 'Postgres was restarted');
       return;
     case 'rewind':
@@ -543,11 +557,25 @@ function heartbeat(draft: Draft): void {
 }
 
 function cannotLead(draft: Draft): boolean {
-  const { attempts, operation } = draft.state;
-  return (
-    draft.facts.volume.state !== 'ready' ||
-    (attempts.start >= maxStarts && operation?.operation.do !== 'start')
-  );
+  const { attempts, operation, reign } = draft.state;
+  if (draft.facts.volume.state !== 'ready') return true;
+  if (attempts.start >= maxStarts && operation?.operation.do !== 'start') return true;
+  if (reign === undefined || !isSlow(draft, reign)) return false;
+  const heir = levelSyncMember(draft, reign.sync);
+  if (heir === undefined) return false;
+  draft.problem('SlowStart', `Postgres is not ready yet; meanwhile ${heir.instance} may become the primary`);
+  return true;
+}
+
+/**
+ * Postgres has not become the primary of this reign for so long that somebody else should. It goes on meanwhile, and
+ * leads after all if it is ready before somebody has taken the place or the deadline is over.
+ */
+function isSlow(draft: Draft, reign: Reign): boolean {
+  const { operation, yielded } = draft.state;
+  // With Postgres up and nothing under way the next step is about to be taken, and it needs a heartbeat (R5).
+  const waits = draft.facts.postgres.process !== 'running' || operation !== undefined;
+  return reign.stage !== 'leading' && waits && draft.now - reign.since > readyPatienceMs * 2 ** yielded;
 }
 
 /** Writes that fail at once are not repeated at once. */
@@ -617,7 +645,7 @@ function lead(draft: Draft, reign: Reign): void {
   if (reign.stage === 'history') {
     if (observation.inRecovery || draft.state.transaction !== undefined) return;
     // Restarted in place: the history of this term is written once.
-    if (facts.dcs.view.history.has(reign.term)) return draft.setReign({ stage: 'leading' });
+    if (facts.dcs.view.history.has(reign.term)) return continueReign(draft);
     const lsn = reign.beginLsn ?? observation.flushLsn ?? 0n;
     return draft.transact(
       {
@@ -634,6 +662,12 @@ function lead(draft: Draft, reign: Reign): void {
   if (tendSyncSet(draft, reign, observation)) return;
   if (openToClients(draft, reign, observation)) return;
   configureIfNeeded(draft);
+}
+
+/** Postgres was started again in place and leads on. */
+function continueReign(draft: Draft): void {
+  draft.setReign({ stage: 'leading' });
+  draft.set({ yielded: 0 });
 }
 
 function promote(draft: Draft, reign: Reign, settings: Settings, o: Observation): void {
@@ -679,21 +713,48 @@ function afterCrash(draft: Draft, reign: Reign): void {
     );
     return;
   }
-  draft.setReign({ stage: 'start', open: false });
+  startAgain(draft);
+}
+
+/** Postgres is down in the midst of a reign that goes on. */
+function startAgain(draft: Draft): void {
+  draft.setReign({ stage: 'start', open: false, since: draft.now });
 }
 
 /** A member of `sync` whose agent answers and whose Postgres is a standby. */
 function livingSyncMember(draft: Draft, sync: SyncValue): MemberRef | undefined {
-  if (sync.mode !== 'sync') return undefined;
-  return sync.names.find((m) => {
-    const peer = draft.facts.peers.get(m.instance);
-    return (
+  return livingSyncMembers(draft, sync)[0]?.member;
+}
+
+function livingSyncMembers(draft: Draft, sync: SyncValue): { member: MemberRef; answer: PeerAnswer }[] {
+  if (sync.mode !== 'sync') return [];
+  return sync.names.flatMap((member) => {
+    const peer = draft.facts.peers.get(member.instance);
+    const lives =
       peer !== undefined &&
       isFresh(draft.facts, peer) &&
-      peer.answer.dataId === m.dataId &&
-      peer.answer.state === 'standby'
-    );
+      peer.answer.dataId === member.dataId &&
+      peer.answer.state === 'standby';
+    return lives ? [{ member, answer: peer.answer }] : [];
   });
+}
+
+/** A living member of `sync` that has little left to replay: what it needs for its promotion is not what is slow here. */
+function levelSyncMember(draft: Draft, sync: SyncValue): MemberRef | undefined {
+  return livingSyncMembers(draft, sync).find(
+    ({ answer }) => (answer.receivedLsn ?? 0n) - (answer.replayedLsn ?? 0n) <= handoverLagBytes,
+  )?.member;
+}
+
+/** A member of `sync` that is said to live but has not yet been heard of by an agent that has just started. */
+function unheardSyncMember(draft: Draft, sync: SyncValue): boolean {
+  const { dcs, peers } = draft.facts;
+  return (
+    sync.mode === 'sync' &&
+    sync.names.some(
+      (m) => dcs.view.members.get(m.instance)?.value.dataId === m.dataId && !peers.has(m.instance),
+    )
+  );
 }
 
 /** Rule "Open": a value that was read may not get lost, so every name in `sync` must hold what this primary began with. */
@@ -926,7 +987,7 @@ function abandonHandover(draft: Draft, why: string): void {
   draft.problem('SwitchoverFailed', `${handover.reason}: ${why}; the primary stays`);
   if (handover.requestRevision !== undefined) refuseRequest(draft, handover.requestRevision, why);
   draft.set({ handover: undefined });
-  if (draft.facts.postgres.process === 'none') draft.setReign({ stage: 'start', open: false });
+  if (draft.facts.postgres.process === 'none') startAgain(draft);
   if (
     draft.facts.stopRequested &&
     draft.state.operation === undefined &&
@@ -1076,13 +1137,16 @@ function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<SyncVa
   const { facts, state } = draft;
   if (facts.volume.state !== 'ready' || facts.dcs.readAt === undefined || !mayWriteAgain(draft)) return;
   if (state.attempts.start >= maxStarts && draft.now < state.retryAt + startAgainMs) return;
-  // Those who may stand go first: after a hand-over, and when this Postgres had to be fenced.
+  // Those who may stand go first: after a hand-over, and when they live and this Postgres is down. Also after a restart
+  // of the agent, which does not know what ended the one before: perhaps koschei-init, after this rule had gone silent.
+  const isDown = facts.postgres.process === 'none';
   const heirs =
     leader.value.phase === 'vacated'
       ? electors(leader.value, sync.value).length > 0
-      : state.fencedTerm === leader.value.term && livingSyncMember(draft, sync.value) !== undefined;
+      : isDown && livingSyncMember(draft, sync.value) !== undefined;
   const since = Math.max(state.leaderSeen?.at ?? draft.now, state.fencedAt ?? 0);
   if (heirs && draft.now - since < 2 * successorHeadStartMs) return;
+  if (isDown && draft.now - since < firstAnswersMs && unheardSyncMember(draft, sync.value)) return;
   draft.transact(
     {
       kind: 'resume',

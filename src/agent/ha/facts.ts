@@ -158,6 +158,8 @@ export interface Reign {
    * `promote`: a standby is to be promoted; `history`: promoted, not yet in the history; `leading`: done.
    */
   readonly stage: 'start' | 'promote' | 'history' | 'leading';
+  /** When this reign began, or when Postgres was last down in it. */
+  readonly since: number;
   /** Clients may connect: every name in `sync` holds what this primary began with. */
   readonly open: boolean;
   /** Where this primary's own history began, for `open` and for `history`. */
@@ -220,6 +222,8 @@ export interface HaState {
   readonly waitProved: boolean;
   /** Failed attempts in a row, for bounded retries. */
   readonly attempts: { readonly start: number; readonly rewind: number; readonly clone: number };
+  /** Reigns in a row that ended because Postgres was not ready in time: each makes the next more patient. */
+  readonly yielded: number;
   readonly retryAt: number;
   /** When this standby was last seen streaming from its primary. */
   readonly streamedAt?: number;
