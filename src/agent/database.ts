@@ -83,6 +83,8 @@ const limit = {
   rewind: 600_000,
   checkpoint: 300_000,
   proof: 3_000,
+  /** For an operation to end that a fence interrupted; all that it can still wait for is a disk. */
+  interrupted: 500,
 } as const;
 
 /** How often a standby looks whether its primary was restarted with less of the settings that it may not have less of, ms. */
@@ -100,6 +102,10 @@ export class Database {
   #last: SqlObservation | undefined;
   #ancestors: { timeline: number; forks: readonly TimelineFork[] } | undefined;
   #current: { readonly operation: Operation; readonly aborter: AbortController } | undefined;
+  /** Settles when every operation so far has ended, those that were interrupted as well. */
+  #settled: Promise<unknown> = Promise.resolve();
+  /** The look at the volume under way after Postgres ended. */
+  #ending: Promise<void> | undefined;
   #walLost = false;
   /** The owned settings as rendered last, to be verified. */
   #owned: Readonly<Record<string, string>> = {};
@@ -202,13 +208,34 @@ export class Database {
     if (this.#applied !== undefined) this.#applied = { ...this.#applied, generation: 0 };
   }
 
-  /** Carries out one operation; a new call aborts the one before. Never throws. */
+  /**
+   * Carries out one operation; a new call interrupts the one before. A fence kills first and then waits for the
+   * interrupted one; any other operation begins only when all before it have ended. Never throws.
+   */
   async operate(operation: Operation): Promise<OperationOutcome> {
-    this.#current?.aborter.abort(new Error('another operation came first'));
+    this.#current?.aborter.abort(
+      new OperationError('Interrupted', `the operation "${operation.do}" came first`),
+    );
     const aborter = new AbortController();
     this.#current = { operation, aborter };
+    const outcome = this.#outcome(operation, aborter, this.#settled);
+    this.#settled = Promise.all([this.#settled, outcome]);
+    return await outcome;
+  }
+
+  async #outcome(
+    operation: Operation,
+    aborter: AbortController,
+    before: Promise<unknown>,
+  ): Promise<OperationOutcome> {
+    const { signal } = aborter;
     try {
-      const lsn = await this.#run(operation, aborter.signal);
+      if (operation.do === 'fence') {
+        await this.#fence(operation.why, before);
+        return { ok: true };
+      }
+      await step(before, signal);
+      const lsn = await step(this.#run(operation, signal), signal);
       return lsn === undefined ? { ok: true } : { ok: true, lsn };
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
@@ -228,20 +255,14 @@ export class Database {
     }
   }
 
-  async #run(operation: Operation, signal: AbortSignal): Promise<Lsn | undefined> {
+  async #run(operation: Exclude<Operation, { do: 'fence' }>, signal: AbortSignal): Promise<Lsn | undefined> {
     switch (operation.do) {
       case 'start':
         return await this.#start(operation, signal);
       case 'stop':
         await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
         await this.#ended();
-        return await this.#cleanEnd();
-      case 'fence': {
-        const report = await this.#process.fence();
-        this.#o.log.warn({ ...report }, `fenced: ${operation.why}`);
-        await this.#ended();
-        return undefined;
-      }
+        return await this.#cleanEnd(signal);
       case 'configure':
         await this.#configure(operation.settings, signal);
         return undefined;
@@ -270,9 +291,29 @@ export class Database {
     }
   }
 
+  /**
+   * Rule "Fence": when it returns, nothing of Postgres lives, and nothing that was under way can start or change
+   * anything any more. `before`: the operations that were interrupted.
+   */
+  async #fence(why: string, before: Promise<unknown>): Promise<void> {
+    const report = await this.#process.fence();
+    const ended = await Promise.race([before.then(() => true), sleep(limit.interrupted, false)]);
+    // It cannot have started anything after it was interrupted; this makes sure.
+    const again = await this.#process.fence({ graceMs: 0 });
+    this.#o.log.warn({ ...report, killed: report.killed + again.killed }, `fenced: ${why}`);
+    if (!ended)
+      throw new OperationError(
+        'OperationHangs',
+        'Postgres is dead, but what was being done to it has not ended: look for a stalled disk',
+      );
+    // One that began before has perhaps not seen what the interrupted operation wrote last.
+    await this.#ending?.catch(() => undefined);
+    await this.#ended();
+  }
+
   /** Where the shutdown's checkpoint is. A Postgres that crashed while it was stopped has none to go by. */
-  async #cleanEnd(): Promise<Lsn> {
-    const control = await readControlData(this.#o.installation);
+  async #cleanEnd(signal: AbortSignal): Promise<Lsn> {
+    const control = await readControlData(this.#o.installation, { signal });
     if (!wasShutDownCleanly(control))
       throw new OperationError('NotStoppedCleanly', `Postgres ended in the state "${control.state}"`);
     return control.checkpointLsn;
@@ -286,29 +327,28 @@ export class Database {
     const { paths } = this.#o.installation;
     if (this.#volume.state !== 'ready')
       throw new OperationError('VolumeNotReady', 'there is no usable data directory');
-    const control = await readControlData(this.#o.installation);
+    const control = await readControlData(this.#o.installation, { signal });
     this.#control = control.settings;
     this.#checked = undefined;
     const own = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     // R6: numbers reserved for a promotion that did not happen must not be taken for children of this timeline.
     if (as === 'standby') {
-      await removeUnreachedHistories(paths, own);
+      await step(removeUnreachedHistories(paths, own), signal);
       // A history file of a leader that lost before it streamed anything would be followed for ever.
       const leader = this.#o.leaderHistory();
       if (leader !== undefined) {
         const ancestors = leader.ancestors.map((a) => ({ timeline: a.timeline, endLsn: a.end, reason: '' }));
-        await removeForeignHistories(paths, own, { timeline: leader.timeline, ancestors });
+        await step(removeForeignHistories(paths, own, { timeline: leader.timeline, ancestors }), signal);
       }
     }
-    await this.#writeChecked(settings, as === 'standby');
-    await setStandbySignal(paths, as === 'standby');
+    await this.#writeChecked(settings, as === 'standby', signal);
+    await step(setStandbySignal(paths, as === 'standby'), signal);
     if (operation.as === 'primary' && operation.term > this.#volume.promotedTerm)
-      await writePromotion(paths, { term: operation.term, timeline: operation.timeline });
-    signal.throwIfAborted();
+      await step(writePromotion(paths, { term: operation.term, timeline: operation.timeline }), signal);
     this.#state = { process: 'starting', startedAs: as, since: this.#o.now(), walLost: false };
     this.#walLost = false;
     try {
-      this.#o.guard.postmaster(await this.#process.start());
+      this.#o.guard.postmaster(await step(this.#process.start({ signal }), signal));
       this.#o.onChange();
       // Crash recovery may take long: it is not limited, and the heartbeats go on.
       while (!(await this.#process.waitUntilReady({ timeoutMs: 5_000, signal })))
@@ -317,8 +357,9 @@ export class Database {
       if (this.#process.pid === undefined) await this.#ended();
       throw error;
     }
+    signal.throwIfAborted();
     this.#set({ ...this.#state, process: 'running', since: this.#o.now() });
-    await this.#verify();
+    await step(this.#verify(), signal);
     this.#applied = { ...settings, generation: this.#o.user().generation };
     await this.observe(2_000);
     return as === 'primary' ? (this.#last?.flushLsn ?? undefined) : undefined;
@@ -329,10 +370,9 @@ export class Database {
     // Another primary may still have the WAL that the last one had removed.
     if (settings.upstream?.instance !== this.#applied?.upstream?.instance) this.#walLost = false;
     const standby = this.#state.observation?.inRecovery ?? this.#state.startedAs === 'standby';
-    await this.#writeChecked(settings, standby);
-    signal.throwIfAborted();
+    await this.#writeChecked(settings, standby, signal);
     if (this.#state.process === 'running') {
-      const mismatches = await this.#sql.reloadAndVerify(this.#owned, limit.configure);
+      const mismatches = await step(this.#sql.reloadAndVerify(this.#owned, limit.configure), signal);
       this.#overridden = mismatches.filter((m) => !m.pendingRestart).map((m) => m.name);
       if (this.#overridden.length > 0)
         this.#o.log.warn({ mismatches }, 'settings that Koschei owns are overridden from elsewhere');
@@ -350,30 +390,31 @@ export class Database {
    * Writes the settings with what the user asks for or, when Postgres would refuse that, with what it accepted last: a
    * mistake in a parameter never stops a database, nor a change of the synchronous set.
    */
-  async #writeChecked(settings: Settings, standby: boolean): Promise<void> {
+  async #writeChecked(settings: Settings, standby: boolean, signal: AbortSignal): Promise<void> {
     const { installation } = this.#o;
     const wanted = this.#o.user();
     // On the way of a failover nothing is asked that is known already.
     if (this.#checked?.generation === wanted.generation)
-      return await this.#write(settings, standby, this.#checked);
-    this.#control = (await readControlData(installation)).settings;
-    await this.#write(settings, standby, wanted);
-    const refused =
-      this.#state.process === 'running'
-        ? await this.#refusedByServer()
-        : await refusedByProgram(installation);
+      return await this.#write(settings, standby, this.#checked, signal);
+    this.#control = (await readControlData(installation, { signal })).settings;
+    await this.#write(settings, standby, wanted, signal);
+    const refused = await step(
+      this.#state.process === 'running' ? this.#refusedByServer() : refusedByProgram(installation, signal),
+      signal,
+    );
     if (refused === undefined) {
       this.#userProblem = undefined;
       this.#checked = wanted;
-      return await writeAcceptedSettings(installation.paths, wanted);
+      return await step(writeAcceptedSettings(installation.paths, wanted), signal);
     }
     this.#o.log.warn({ refused }, 'Postgres would refuse the settings; those it accepted last stay');
     this.#userProblem = {
       reason: 'UnknownParameter',
       message: `${refused}; the settings of before stay in force`,
     };
-    this.#checked = { ...(await readAcceptedSettings(installation.paths)), generation: wanted.generation };
-    await this.#write(settings, standby, this.#checked);
+    const accepted = await step(readAcceptedSettings(installation.paths), signal);
+    this.#checked = { ...accepted, generation: wanted.generation };
+    await this.#write(settings, standby, this.#checked, signal);
   }
 
   async #refusedByServer(): Promise<string | undefined> {
@@ -383,10 +424,10 @@ export class Database {
       : errors.map((e) => `${e.file}:${e.line ?? '?'}: ${e.error}`).join('; ');
   }
 
-  async #write(settings: Settings, standby: boolean, user: UserSettings): Promise<void> {
+  async #write(settings: Settings, standby: boolean, user: UserSettings, signal: AbortSignal): Promise<void> {
     const { installation, clusterName, osUser, memoryBytes } = this.#o;
     const dataId = this.#identity?.dataId ?? '';
-    const space = await volumeSpace(installation.paths);
+    const space = await step(volumeSpace(installation.paths), signal);
     const spec = {
       paths: installation.paths,
       major: installation.binaries.major,
@@ -403,7 +444,7 @@ export class Database {
       acceptClients: settings.clientsAllowed,
     };
     const rendered = renderSettings({ ...spec, atLeast: standby ? this.#control : undefined });
-    await writeSettings(installation.paths, rendered);
+    await step(writeSettings(installation.paths, rendered), signal);
     this.#owned = rendered.owned;
     const control = this.#control;
     const asked = renderSettings(spec).owned;
@@ -438,7 +479,7 @@ export class Database {
         throw new OperationError('ReceiverStays', 'the WAL receiver did not end');
       if (!asked && waited >= limit.receiverPatience) {
         asked = true;
-        await this.#sql.terminateWalReceiver();
+        await step(this.#sql.terminateWalReceiver(), signal);
       }
       await sleep(10);
     }
@@ -453,13 +494,13 @@ export class Database {
       this.#applied?.clientsAllowed !== operation.settings.clientsAllowed
     )
       await this.#configure(operation.settings, signal);
-    await this.#receiverGone(signal);
-    const before = await this.#replayed(signal);
-    await reserveTimeline(paths, { own: before.timeline, allotted: operation.timeline });
+    await step(this.#receiverGone(signal), signal);
+    const before = await step(this.#replayed(signal), signal);
+    await step(reserveTimeline(paths, { own: before.timeline, allotted: operation.timeline }), signal);
     await writePromotion(paths, { term: operation.term, timeline: operation.timeline });
     if (this.#volume.state === 'ready') this.#volume = { ...this.#volume, promotedTerm: operation.term };
     signal.throwIfAborted();
-    await this.#sql.promote();
+    await step(this.#sql.promote(), signal);
     // While it promotes: standbys that come too early try again after 100 ms.
     for (const slot of operation.slots)
       await this.#sql.createSlot(slot).catch((error) => this.#o.log.warn({ err: error, slot }, 'no slot'));
@@ -567,8 +608,15 @@ export class Database {
     await this.#ended();
   }
 
-  /** Postgres is down: what is on the volume now? */
-  async #ended(): Promise<void> {
+  /** Postgres is down: what is on the volume now? One look at a time. */
+  #ended(): Promise<void> {
+    this.#ending ??= this.#lookAtVolume().finally(() => {
+      this.#ending = undefined;
+    });
+    return this.#ending;
+  }
+
+  async #lookAtVolume(): Promise<void> {
     this.#last = undefined;
     this.#applied = undefined;
     await this.#sql.close();
@@ -649,6 +697,13 @@ function wantedValue(
   user: Readonly<Record<string, string>>,
 ): number {
   return Number(owned[name] ?? user[name] ?? controlledDefaults[name]);
+}
+
+/** The result of a step, which is never left behind, unless the operation was interrupted meanwhile. */
+async function step<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const result = await work;
+  signal.throwIfAborted();
+  return result;
 }
 
 /** An operation failed for a reason of its own. */

@@ -31,14 +31,14 @@ export async function writeAcceptedSettings(
 }
 
 /** Why a Postgres that is not running would refuse its settings files, or undefined (`postgres -C` reads and checks them). */
-export async function refusedByProgram({
-  paths,
-  binaries,
-}: PostgresInstallation): Promise<string | undefined> {
+export async function refusedByProgram(
+  { paths, binaries }: PostgresInstallation,
+  signal: AbortSignal,
+): Promise<string | undefined> {
   const result = await runProgram(
     programPath(binaries, 'postgres'),
     ['-D', paths.pgdata, '-C', 'wal_segment_size'],
-    { timeoutMs: 10_000 },
+    { timeoutMs: 10_000, signal },
   );
   return result.code === 0 ? undefined : lastLines(result.stderr);
 }

@@ -70,9 +70,10 @@ export class PostgresProcess {
   /**
    * Starts the postmaster and returns its pid at once; `waitUntilReady` follows. Removes a stale postmaster.pid and
    * socket lock, having checked that no process works in the data directory. Throws PostgresError `AlreadyRunning`,
-   * `StaleProcesses` (fence first), `StartFailed`.
+   * `StaleProcesses` (fence first), `StartFailed`, and the signal's reason: once that is aborted nothing is started, and
+   * what was started before is known to `fence`.
    */
-  async start(): Promise<number> {
+  async start({ signal }: Pick<Limits, 'signal'> = {}): Promise<number> {
     const { paths, binaries } = this.#installation;
     if (this.pid !== undefined) {
       throw new PostgresError('AlreadyRunning', {
@@ -93,6 +94,8 @@ export class PostgresProcess {
     await rm(join(paths.pgdata, 'postmaster.pid'), { force: true });
     await rm(join(paths.socketDir, `.s.PGSQL.${paths.port}.lock`), { force: true });
 
+    // Nothing is awaited between this look and the moment at which a fence finds the postmaster.
+    signal?.throwIfAborted();
     const child = spawn(programPath(binaries, 'postgres'), ['-D', paths.pgdata], {
       cwd: '/',
       env: { PATH: process.env.PATH, LC_ALL: 'C' },

@@ -1,0 +1,167 @@
+import type { ChildProcess } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { createLogger } from '../log/logger.ts';
+import { findStaleProcesses, identityFile, type PostgresPaths, postgresPaths } from '../postgres/index.ts';
+import { Database } from './database.ts';
+
+/** Called whenever something that the code under test may wait for has happened, before that code goes on. */
+const point = vi.hoisted(() => ({ reached: (): void => undefined }));
+
+vi.mock('node:fs/promises', async (importOriginal) => {
+  const real = await importOriginal<Record<string, unknown>>();
+  return Object.fromEntries(
+    Object.entries(real).map(([name, value]) => [
+      name,
+      typeof value !== 'function'
+        ? value
+        : async (...call: unknown[]) => {
+            try {
+              return await value(...call);
+            } finally {
+              point.reached();
+            }
+          },
+    ]),
+  );
+});
+
+vi.mock('node:child_process', async (importOriginal) => {
+  const real = await importOriginal<{ spawn: (...call: unknown[]) => ChildProcess }>();
+  return {
+    ...real,
+    spawn: (...call: unknown[]) => {
+      const child = real.spawn(...call);
+      // Not yet: whoever spawned it goes on first.
+      queueMicrotask(() => point.reached());
+      child.once('close', () => point.reached());
+      return child;
+    },
+  };
+});
+
+/** Of a Postgres that was stopped in order, on timeline 1. */
+const controlData = fileURLToPath(new URL('../postgres/recorded/pg_controldata-15.txt', import.meta.url));
+const clusterId = 'a-cluster';
+const settings = { synchronousNames: [], clientsAllowed: true };
+
+let root: string;
+let paths: PostgresPaths;
+let database: Database;
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'koschei-'));
+  paths = postgresPaths({
+    dataRoot: join(root, 'data'),
+    socketDir: join(root, 'run'),
+    certificates: join(root, 'certificates'),
+  });
+  for (const directory of [paths.agentDir, paths.socketDir, join(paths.pgdata, 'pg_wal'), join(root, 'bin')])
+    await mkdir(directory, { recursive: true });
+  await writeFile(
+    identityFile(paths),
+    JSON.stringify({
+      dataId: '00000000000000aa',
+      clusterId,
+      systemIdentifier: '7',
+      major: 17,
+      createdBy: 'initdb',
+      bootstrap: true,
+    }),
+  );
+  // Fakes of two programs of Postgres: what they print and how long they live is all that counts here.
+  await program('pg_controldata', `cat ${controlData}`);
+  await program(
+    'postgres',
+    `[ "$3" = -C ] && exit 0
+cd ${paths.pgdata}
+printf '%s\\n\\n\\n\\n\\n\\n\\nready\\n' $$ > postmaster.pid
+exec sleep 60`,
+  );
+  database = new Database({
+    installation: { paths, binaries: { directory: join(root, 'bin'), major: 17, version: '17.0' } },
+    clusterId,
+    clusterName: 'x',
+    osUser: 'postgres',
+    hostOf: (instance) => instance,
+    now: () => performance.now(),
+    guard: { postmaster: () => undefined, deadline: () => undefined },
+    log: createLogger({ name: 'test', level: 'silent' }),
+    user: () => ({ generation: 1, parameters: {}, hba: [] }),
+    leaderHistory: () => ({ timeline: 1, ancestors: [] }),
+    onChange: () => undefined,
+  });
+  await database.open();
+});
+
+afterEach(async () => {
+  point.reached = () => undefined;
+  await database.operate({ do: 'fence', why: 'the test is over' });
+  await rm(root, { recursive: true, force: true });
+});
+
+test.each(['primary', 'standby'] as const)(
+  'whenever a fence interrupts a start as %s, nothing of Postgres lives or changes afterwards',
+  async (as) => {
+    let fenceAt = 0;
+    for (let interrupted = true; interrupted; ) {
+      fenceAt++;
+      // There is something to do at each step of the start.
+      await (as === 'primary'
+        ? writeFile(join(paths.pgdata, 'standby.signal'), '')
+        : rm(join(paths.pgdata, 'standby.signal'), { force: true }));
+      await writeFile(join(paths.pgdata, 'pg_wal', '00000002.history'), '');
+      const names = { ...settings, synchronousNames: [`k_${fenceAt}`] };
+      let reached = 0;
+      let after: Promise<unknown> | undefined;
+      point.reached = () => {
+        if (++reached === fenceAt)
+          after = database.operate({ do: 'fence', why: 'a test' }).then((outcome) => {
+            expect(outcome).toEqual({ ok: true });
+            expect(findStaleProcesses(paths.dataRoot)).toEqual([]);
+            point.reached = () => undefined;
+            return contents();
+          });
+      };
+      const start =
+        as === 'primary'
+          ? ({ do: 'start', as, settings: names, term: fenceAt, timeline: 1 } as const)
+          : ({ do: 'start', as, settings: names } as const);
+      const outcome = await database.operate(start);
+      interrupted = after !== undefined;
+      if (!interrupted) {
+        expect(outcome).toEqual({ ok: true });
+        expect(findStaleProcesses(paths.dataRoot)).toHaveLength(1);
+        break;
+      }
+      const left = await after;
+      await sleep(20);
+      expect(findStaleProcesses(paths.dataRoot), `fenced at ${fenceAt}`).toEqual([]);
+      expect(await contents(), `fenced at ${fenceAt}`).toEqual(left);
+      expect(database.facts.process).toBe('none');
+      expect(outcome, `fenced at ${fenceAt}`).toMatchObject({ ok: false, reason: 'Interrupted' });
+    }
+    expect(fenceAt).toBeGreaterThan(30);
+  },
+  60_000,
+);
+
+async function program(name: string, script: string): Promise<void> {
+  const file = join(root, 'bin', name);
+  await writeFile(file, `#!/bin/sh\n${script}\n`);
+  await chmod(file, 0o755);
+}
+
+/** What is on the volume: the content of each file and when it was changed last. */
+async function contents(): Promise<Record<string, string>> {
+  const files: Record<string, string> = {};
+  for (const entry of await readdir(paths.dataRoot, { recursive: true, withFileTypes: true })) {
+    const file = join(entry.parentPath, entry.name);
+    if (entry.isFile()) files[file] = `${(await stat(file)).mtimeMs} ${await readFile(file, 'utf8')}`;
+  }
+  return files;
+}
