@@ -184,6 +184,7 @@ export async function provideStandIns(): Promise<void> {
       context: `${repository}/images/postgres`,
       labels: { 'koschei.stands-for': 'another minor version' },
     },
+    { name: 'postgres:17.uid-26', context: `${here}/postgres-uid-26` },
     { name: 'etcd:3.5', context: `${here}/etcd` },
     { name: 'not-postgres:1', context: `${here}/not-postgres` },
   ];

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { context, kubeconfig, kubectl } from '../cluster/cluster.ts';
+import { context, imageName, kubeconfig, kubectl } from '../cluster/cluster.ts';
 import { repository } from '../cluster/settings.ts';
 import { run } from '../cluster/shell.ts';
 import { killPod, now } from '../faults.ts';
@@ -70,6 +70,28 @@ describe('creation', () => {
       await Promise.all([one.remove(), two.remove()]);
     }
   }, 300_000);
+
+  test('an image with another user id', async () => {
+    const other = await healthyCluster('user-id', {
+      postgres: { image: imageName('postgres:17.uid-26') },
+      security: { runAsUser: 26, runAsGroup: 26 },
+      replicas: { synchronous: 1, asynchronous: 0 },
+      storage: { size: '256Mi' },
+    });
+    try {
+      const report = await underLoad(other, async (ledger) => {
+        const at = await killPod(other, 'shop-1');
+        await other.waitForOtherPrimary({ instance: 'shop-1' }, 40_000);
+        await ledger.acknowledges(now(), 60_000);
+        return at;
+      });
+      expect(report.verdict.lost).toEqual([]);
+      const owner = await other.exec('shop-2', ['stat', '-c', '%u:%g', '/var/lib/koschei/pgdata/PG_VERSION']);
+      expect(owner.trim()).toBe('26:26');
+    } finally {
+      await other.remove();
+    }
+  }, 400_000);
 
   test('kubectl explains the fields', async () => {
     const options = ['--kubeconfig', kubeconfig, '--context', context];
