@@ -111,18 +111,29 @@ test('the deadline ends a stopped agent and all of Postgres, and a new agent sta
   await run.line('armed');
   const armed = performance.now();
   const { msLate } = await run.record('the deadline is reached');
-  expect(msLate).toBeLessThan(50);
+  // The agent comes first.
+  expect(msLate).toBeGreaterThanOrEqual(200);
+  expect(msLate).toBeLessThan(250);
   const { ms } = await run.record('no other process can run');
   expect(ms).toBeGreaterThanOrEqual(700);
   expect(ms).toBeLessThan(900);
-  expect(performance.now() - armed).toBeGreaterThan(1000);
+  expect(performance.now() - armed).toBeGreaterThan(1200);
   expect(await run.line('boot 2 sees')).toMatch(nobodyElse);
+});
+
+test('an agent that fences at its deadline lives on', async () => {
+  const run = new Run(
+    `echo "deadline ${inMs(100)}" >&3; sleep 0.2; echo "deadline 0" >&3; sleep 0.4; echo "boot $KOSCHEI_BOOT lives"; sleep 60`,
+    newLock(),
+  );
+  await run.line('boot 1 lives');
+  expect(run.lines.join()).not.toContain('deadline is reached');
 });
 
 test('a later deadline replaces the earlier one, and 0 takes it away', async () => {
   const run = new Run(
     `echo "deadline ${inMs(150)}" >&3; echo "deadline ${inMs(60_000)}" >&3
-     sleep 0.3; echo survived; echo "deadline ${inMs(150)}" >&3; echo "deadline 0" >&3; sleep 0.3; echo again; sleep 60`,
+     sleep 0.5; echo survived; echo "deadline ${inMs(150)}" >&3; echo "deadline 0" >&3; sleep 0.5; echo again; sleep 60`,
     newLock(),
   );
   await run.line('again');
@@ -179,7 +190,7 @@ test('a half line of a dead agent is not put before the first line of the next',
 
 test('an agent that writes without end does not keep its deadline from coming', async () => {
   const run = new Run(firstThenSurvey(`echo "deadline ${inMs(300)}" >&3; exec cat /dev/zero >&3`), newLock());
-  expect((await run.record('the deadline is reached')).msLate).toBeLessThan(100);
+  expect((await run.record('the deadline is reached')).msLate).toBeLessThan(300);
 });
 
 test('orphans are reaped', async () => {

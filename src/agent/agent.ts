@@ -56,6 +56,8 @@ export interface AgentOptions {
 
 /** How often the rules are looked at when nothing happens, ms. */
 const tickMs = 100;
+/** The boot-time clock's resolution, ms. */
+const clockStepMs = 10;
 /** How often Postgres is looked at, ms: while something is under way, on a primary, on a standby. */
 const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
 /** How often the other agents are asked, ms. */
@@ -82,6 +84,8 @@ export class Agent {
   #timer: NodeJS.Timeout | undefined;
   #lastTickAt: number;
   #announced = '';
+  #deadline = 0;
+  #wakeAtDeadline: NodeJS.Timeout | undefined;
   #refused = new Set<string>();
 
   constructor(options: AgentOptions) {
@@ -187,9 +191,19 @@ export class Agent {
     const decision = decide(before, input, facts);
     this.#state = decision.state;
     // First the guard: it must know the deadline before anything opens that it has to close.
-    this.#o.guard.deadline(fenceDeadline(this.#state, facts));
+    this.#keepDeadline(fenceDeadline(this.#state, facts), facts.now);
     for (const command of decision.commands) this.#carryOut(command);
     this.#followUp(facts, before);
+  }
+
+  /** Tells koschei-init, and looks just when the deadline is over: koschei-init fences 200 ms after it, agent and all. */
+  #keepDeadline(deadline: number, now: number): void {
+    this.#o.guard.deadline(deadline);
+    if (deadline === this.#deadline) return;
+    this.#deadline = deadline;
+    clearTimeout(this.#wakeAtDeadline);
+    if (deadline > now)
+      this.#wakeAtDeadline = setTimeout(() => this.tick(), Math.ceil(deadline - now) + clockStepMs);
   }
 
   #carryOut(command: Command): void {
