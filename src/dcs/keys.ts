@@ -1,7 +1,11 @@
-/** Names of the keys of one cluster in etcd. */
+import { createHash } from 'node:crypto';
+
+/** Names of the keys of one cluster in etcd, and of the user that may touch them. */
 export interface ClusterKeys {
   /** Ends in `/`. */
   readonly prefix: string;
+  /** User and role in the managed etcd, and common name of the certificate, that open `prefix` and nothing else. */
+  readonly user: string;
   readonly initialize: string;
   readonly config: string;
   readonly leader: string;
@@ -17,6 +21,7 @@ export function clusterKeys(namespace: string, cluster: string, clusterId: strin
   const prefix = `/koschei/${namespace}/${cluster}/${clusterId}/`;
   return {
     prefix,
+    user: userOf(prefix),
     initialize: `${prefix}initialize`,
     config: `${prefix}config`,
     leader: `${prefix}leader`,
@@ -28,3 +33,10 @@ export function clusterKeys(namespace: string, cluster: string, clusterId: strin
     history: (term) => `${prefix}history/${String(term).padStart(10, '0')}`,
   };
 }
+
+/**
+ * Made from the whole prefix, not the cluster's id alone: an id comes from labels of volumes, which whoever may write in
+ * one namespace can copy from another, and must not open another cluster's state. Never a name of etcd's own (`root`).
+ */
+const userOf = (prefix: string): string =>
+  `cluster-${createHash('sha256').update(prefix).digest('hex').slice(0, 40)}`;

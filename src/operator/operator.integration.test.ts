@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { caSecretName } from '../api/names.ts';
+import { caSecretName, etcdTlsSecretName, instanceLabels } from '../api/names.ts';
 import type { PgCluster } from '../api/pgcluster.ts';
+import { clusterKeys, Etcd } from '../dcs/index.ts';
 import { atVersion, resources, type Secret } from '../kube/index.ts';
 import { eventually } from '../kube/testing/eventually.ts';
 import { read } from './cluster/desired/secrets.ts';
@@ -30,6 +31,15 @@ const settled = (cluster: PgCluster) =>
   cluster.status?.phase === 'Running' && cluster.status.observedGeneration === cluster.metadata.generation;
 const secretOf = async (name: string, namespace = 'default'): Promise<Secret> =>
   await world.client.get(resources.secrets, { namespace, name });
+/** etcd with the rights that the agents of a cluster have. */
+const agentOf = async (cluster: string, namespace: string): Promise<Etcd> => {
+  const secret = await secretOf(etcdTlsSecretName(cluster), namespace);
+  const [cert, key, ca] = ['tls.crt', 'tls.key', 'ca.crt'].map((name) =>
+    Buffer.from(read(secret, name) ?? ''),
+  );
+  if (cert === undefined || key === undefined || ca === undefined) throw new Error('no certificate');
+  return new Etcd({ endpoints: [world.etcdEndpoint], timeoutMs: 2_000, tls: { cert, key, ca } });
+};
 const podUids = async (cluster: string, namespace = 'default') => {
   const pods = await world.client.list(resources.pods, {
     namespace,
@@ -402,6 +412,53 @@ describe('bad input', () => {
     expect(read(await secretOf('twin-app'), 'password')).not.toBe(
       read(await secretOf('twin-app', 'other'), 'password'),
     );
+  });
+
+  it("opens no other cluster's state to one whose volumes carry its id", async () => {
+    const twin = await world.until('twin', 'it runs', settled);
+    const { clusterId = '' } = twin.status ?? {};
+    await world.client.create(resources.persistentVolumeClaims, {
+      apiVersion: 'v1',
+      kind: 'PersistentVolumeClaim',
+      metadata: {
+        name: 'thief-1',
+        namespace: 'other',
+        labels: instanceLabels('thief', clusterId, 'thief-1'),
+      },
+      spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Gi' } } },
+    } as never);
+    await world.apply('thief', small, 'other');
+    const thief = await world.until('thief', 'it runs', settled, { namespace: 'other', timeoutMs: 60_000 });
+    expect(thief.status?.clusterId).toBe(clusterId);
+
+    const theirs = clusterKeys('default', 'twin', clusterId).prefix;
+    const own = clusterKeys('other', 'thief', clusterId).prefix;
+    const rights = await agentOf('thief', 'other');
+    try {
+      expect((await rights.readPrefix(own)).keys).not.toEqual([]);
+      await expect(rights.readPrefix(theirs)).rejects.toThrow(/permission denied/);
+      const change = rights.transact([], [{ op: 'put', key: `${theirs}leader`, value: '{}' }]);
+      await expect(change).rejects.toThrow(/permission denied/);
+    } finally {
+      rights.close();
+    }
+
+    // Not even when its end is asked for does anything of the other's change.
+    await world.apply('thief', { ...small, deletionPolicy: 'Delete' }, 'other');
+    await world.until('thief', 'the policy is in force', settled, { namespace: 'other' });
+    await world.client.remove(resources.pgClusters, { namespace: 'other', name: 'thief' });
+    await eventually(
+      'the PgCluster is gone',
+      async () =>
+        (await world.client.find(resources.pgClusters, { namespace: 'other', name: 'thief' })) === undefined,
+      60_000,
+    );
+    const untouched = await agentOf('twin', 'default');
+    try {
+      expect((await untouched.readPrefix(theirs)).keys).not.toEqual([]);
+    } finally {
+      untouched.close();
+    }
   });
 
   it('says that there is no spare for the synchronous standby', async () => {

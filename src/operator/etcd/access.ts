@@ -18,7 +18,7 @@ import type { KeyPair } from '../../tls/certificates.ts';
 import type { Observed, UnknownReason } from '../action.ts';
 import { read } from '../cluster/desired/secrets.ts';
 import type { EtcdFacts } from '../cluster/snapshot.ts';
-import { enableAuthentication, forgetPrefix, grantPrefix } from './administration.ts';
+import { enableAuthentication, forgetPrefix, forgetUser, grantPrefix } from './administration.ts';
 import { ensureEtcdCredentials } from './managed.ts';
 
 export interface EtcdAccessOptions {
@@ -181,7 +181,7 @@ export class EtcdAccess implements Worker {
   /** Gives the agents of a cluster the right to its state. */
   async grant(tenant: Tenant): Promise<void> {
     const tracked = this.#mustTrack(tenant);
-    await grantPrefix(tracked.connection.etcd, tenant.clusterId, tracked.keys.prefix);
+    await grantPrefix(tracked.connection.etcd, tracked.keys);
     tracked.granted = true;
     this.#o.onChange(keyOf(tenant));
   }
@@ -189,8 +189,9 @@ export class EtcdAccess implements Worker {
   /** Removes the state of a cluster, and its user in the managed etcd. */
   async forget(tenant: Tenant): Promise<void> {
     const tracked = this.#mustTrack(tenant);
-    const user = tenant.etcd === undefined && this.#secure ? tenant.clusterId : undefined;
-    await forgetPrefix(tracked.connection.etcd, user, tracked.keys.prefix);
+    await forgetPrefix(tracked.connection.etcd, tracked.keys.prefix);
+    if (tenant.etcd === undefined && this.#secure)
+      await forgetUser(tracked.connection.etcd, tracked.keys.user);
   }
 
   get #secure(): boolean {

@@ -4,7 +4,7 @@ import {
   EtcdUserExistsError,
   EtcdUserNotFoundError,
 } from 'etcd3';
-import type { Etcd } from '../../dcs/index.ts';
+import type { ClusterKeys, Etcd } from '../../dcs/index.ts';
 
 /**
  * Users of the managed etcd. Each is known by the common name of its client certificate; there are no passwords,
@@ -43,10 +43,13 @@ export async function enableAuthentication(etcd: Etcd): Promise<void> {
 }
 
 /**
- * Gives `user` the right to read and write the keys below `prefix`, and no other. Writes nothing when it has it: each
- * change of users makes requests in flight fail with "auth: old revision".
+ * Gives a cluster's user the right to read and write the cluster's keys, and no other. Writes nothing when it has it:
+ * each change of users makes requests in flight fail with "auth: old revision".
  */
-export async function grantPrefix(etcd: Etcd, user: string, prefix: string): Promise<void> {
+export async function grantPrefix(
+  etcd: Etcd,
+  { user, prefix }: Pick<ClusterKeys, 'user' | 'prefix'>,
+): Promise<void> {
   const { auth } = etcd.administration;
   const permissions = await auth.roleGet({ role: user }, limit()).then(
     (answer) => answer.perm,
@@ -69,10 +72,13 @@ export async function grantPrefix(etcd: Etcd, user: string, prefix: string): Pro
   if (roles?.includes(user) !== true) await auth.userGrantRole({ user, role: user }, limit());
 }
 
-/** Removes everything below `prefix` and the user that it belonged to. */
-export async function forgetPrefix(etcd: Etcd, user: string | undefined, prefix: string): Promise<void> {
+/** Removes everything below `prefix`. */
+export async function forgetPrefix(etcd: Etcd, prefix: string): Promise<void> {
   await etcd.transact([], [{ op: 'deletePrefix', key: prefix }]);
-  if (user === undefined) return;
+}
+
+/** Removes a cluster's user and role. */
+export async function forgetUser(etcd: Etcd, user: string): Promise<void> {
   const { auth } = etcd.administration;
   await unless(auth.userDelete({ name: user }, limit()), EtcdUserNotFoundError);
   await unless(auth.roleDelete({ role: user }, limit()), EtcdRoleNotFoundError);

@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { PgClusterSpec } from '../../../api/pgcluster.ts';
+import { clusterKeys } from '../../../dcs/index.ts';
 import type { Secret } from '../../../kube/index.ts';
 import { createAuthority, issueCertificate, type KeyPair } from '../../../tls/certificates.ts';
 import { tlsData } from '../../etcd/managed.ts';
@@ -91,11 +92,13 @@ describe('the certificates of a cluster', () => {
       expect.arrayContaining(['shop-rw.ns.svc', 'shop-ro', 'shop-r.ns', '*.shop-pods.ns.svc', 'localhost']),
     );
   });
-  it('include one for the managed etcd, under the id of the cluster', () => {
+  it("include one for the managed etcd, under the user of this cluster's own keys", () => {
     expect(names({})).toContain('shop-etcd-tls');
-    expect(tlsNeeds(cluster()).find(({ order }) => order.authority === 'etcd')?.order.commonName).toBe(
-      'abcdefghijklmnop',
-    );
+    const user = (of: AcceptedCluster) =>
+      tlsNeeds(of).find(({ order }) => order.authority === 'etcd')?.order.commonName;
+    expect(user(cluster())).toBe(clusterKeys('ns', 'shop', 'abcdefghijklmnop').user);
+    const other = { ...cluster(), metadata: { ...cluster().metadata, namespace: 'other' } };
+    expect(user(other)).not.toBe(user(cluster()));
   });
   it("include none for an etcd of the user's own", () => {
     expect(names({ etcd: { endpoints: ['https://e:2379'], tlsSecret: 'mine' } })).not.toContain(

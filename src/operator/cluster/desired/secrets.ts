@@ -15,6 +15,7 @@ import {
   serverTlsSecretName,
   tlsKey,
 } from '../../../api/names.ts';
+import { clusterKeys } from '../../../dcs/index.ts';
 import type { Secret } from '../../../kube/index.ts';
 import { type CertificateInfo, inspect, isIssuedBy, needsRenewal } from '../../../tls/certificates.ts';
 import type { CertificateOrder } from '../../action.ts';
@@ -140,7 +141,7 @@ export function tlsNeeds(cluster: AcceptedCluster): TlsNeed[] {
       secret: derived(cluster, etcdTlsSecretName(name)),
       order: {
         authority: 'etcd',
-        commonName: cluster.clusterId,
+        commonName: clusterKeys(namespace, name, cluster.clusterId).user,
         dnsNames: [],
         ipAddresses: [],
         usages: ['client'],
