@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import type { ChosenApis } from '../src/kube/index.ts';
 import { context, imageName, kubeconfig, kubectl, provideImage } from './cluster/cluster.ts';
 import { foreignContext, repository } from './cluster/settings.ts';
 import { report, run } from './cluster/shell.ts';
@@ -67,9 +68,15 @@ function* filesOf(folder: string): Generator<[string, Buffer]> {
 
 async function apply(image: string): Promise<void> {
   const { apis } = await kubernetes();
-  const folder = foreignContext !== undefined && apis.hasCel ? 'deploy' : 'deploy/overlays/local';
+  const folder = foreignContext === undefined ? 'deploy/overlays/local' : manifestsFor(apis);
   const rendered = await kubectl(['kustomize', `${repository}/${folder}`]);
   await kubectl(['apply', '-f', '-'], withImages(rendered, image));
+}
+
+/** The folder of manifests that suits a server (docs/operations.md). */
+function manifestsFor(apis: ChosenApis): string {
+  if (apis.hasCelQuantities) return 'deploy';
+  return `deploy/overlays/${apis.serverVersion.minor >= 25 ? 'kubernetes-1.25' : 'local'}`;
 }
 
 /** The manifests with Koschei's image and, if there is a prefix for all images, with the others below it. */

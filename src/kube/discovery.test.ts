@@ -28,7 +28,7 @@ it('takes the beta APIs of 1.20', () => {
     serverVersion: { major: 1, minor: 20, gitVersion: 'v1.20.2' },
     endpointSlice: 'discovery.k8s.io/v1beta1',
     podDisruptionBudget: 'policy/v1beta1',
-    hasCel: false,
+    hasCelQuantities: false,
     hasReadWriteOncePod: false,
     hasUnhealthyPodEvictionPolicy: false,
     hasKoschei: false,
@@ -40,7 +40,7 @@ it('prefers the stable API where both are served, and reads minors like "22+"', 
     serverVersion: { major: 1, minor: 22 },
     endpointSlice: 'discovery.k8s.io/v1',
     podDisruptionBudget: 'policy/v1',
-    hasCel: false,
+    hasCelQuantities: false,
   });
 });
 
@@ -48,7 +48,7 @@ it('takes the stable APIs of 1.34', () => {
   expect(chooseApis(v134)).toMatchObject({
     endpointSlice: 'discovery.k8s.io/v1',
     podDisruptionBudget: 'policy/v1',
-    hasCel: true,
+    hasCelQuantities: true,
     hasReadWriteOncePod: true,
     hasUnhealthyPodEvictionPolicy: true,
     hasKoschei: true,

@@ -18,8 +18,8 @@ export interface ChosenApis {
   readonly endpointSlice: 'discovery.k8s.io/v1' | 'discovery.k8s.io/v1beta1';
   /** Undefined: the server has no PodDisruptionBudgets. */
   readonly podDisruptionBudget: 'policy/v1' | 'policy/v1beta1' | undefined;
-  /** Rules in CRDs (`x-kubernetes-validations`) are enforced by the server, since 1.25. */
-  readonly hasCel: boolean;
+  /** Rules in CRDs (`x-kubernetes-validations`) may compare quantities, as ours do, since 1.29. */
+  readonly hasCelQuantities: boolean;
   /** The access mode ReadWriteOncePod is generally available, since 1.29. */
   readonly hasReadWriteOncePod: boolean;
   /** `unhealthyPodEvictionPolicy` of PodDisruptionBudgets is on by default, since 1.27. */
@@ -76,7 +76,7 @@ export function chooseApis(discovery: Discovery): ChosenApis {
     serverVersion: { major, minor, gitVersion },
     endpointSlice,
     podDisruptionBudget: first('policy/v1', 'policy/v1beta1'),
-    hasCel: atLeast(25),
+    hasCelQuantities: atLeast(29),
     hasReadWriteOncePod: atLeast(29),
     hasUnhealthyPodEvictionPolicy: atLeast(27),
     hasKoschei: groupVersions.has('koschei.dev/v1'),

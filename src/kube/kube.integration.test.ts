@@ -406,7 +406,7 @@ describe('the client', () => {
       expect(chosen).toMatchObject({
         endpointSlice: 'discovery.k8s.io/v1beta1',
         podDisruptionBudget: 'policy/v1beta1',
-        hasCel: false,
+        hasCelQuantities: false,
       });
     }
   });

@@ -13,6 +13,7 @@ import { eventually } from '../kube/testing/eventually.ts';
 import { read } from './cluster/desired/secrets.ts';
 import { startWorld, type World } from './testing/world.ts';
 
+const repository = join(import.meta.dirname, '../..');
 let world: World;
 beforeAll(async () => {
   world = await startWorld();
@@ -259,24 +260,25 @@ describe('the life of a cluster', () => {
   });
 });
 
-it('is installed by manifests that the API server takes', async () => {
+it.each([
+  ['deploy', 'policy/v1', true],
+  ['deploy/overlays/kubernetes-1.25', 'policy/v1', false],
+  ['deploy/overlays/kubernetes-1.20', 'policy/v1beta1', false],
+  ['deploy/overlays/local', 'policy/v1beta1', false],
+])('is installed by the manifests of %s', async (folder, policy, rules) => {
   const run = promisify(execFile);
-  const overlay = join(import.meta.dirname, '../../deploy/overlays/local');
-  const manifests = (await run('kubectl', ['kustomize', overlay])).stdout;
+  const manifests = (await run('kubectl', ['kustomize', join(repository, folder)])).stdout;
+  expect(manifests.match(/policy\/\w+/g)).toEqual([policy, policy]);
+  expect(manifests.includes('x-kubernetes-validations')).toBe(rules);
   const file = join(await mkdtemp(join(tmpdir(), 'koschei-deploy-')), 'all.yaml');
-  await writeFile(file, manifests);
-  const { kubeconfig } = world.server;
-  const { stdout } = await run('kubectl', [
-    '--kubeconfig',
-    kubeconfig,
-    'apply',
-    '--dry-run=server',
-    '-f',
-    file,
-  ]);
+  // This server takes everything but the version of disruption budgets that came after it.
+  await writeFile(file, manifests.replaceAll('policy/v1\n', 'policy/v1beta1\n'));
+  const dryRun = ['--kubeconfig', world.server.kubeconfig, 'apply', '--dry-run=server', '--validate=false'];
+  const { stdout } = await run('kubectl', [...dryRun, '-f', file]);
   for (const name of [
     'deployment.apps/koschei-operator',
     'statefulset.apps/koschei-etcd',
+    'poddisruptionbudget.policy/koschei-etcd',
     'pgclusters.koschei.dev',
   ]) {
     expect(stdout).toContain(name);

@@ -41,7 +41,7 @@ export async function createOperator(options: OperatorOptions): Promise<Manager>
   const apis = chooseApis(await discover(client));
   if (!apis.hasKoschei) {
     throw new NotInstalledError(
-      'expected the CRDs of koschei.dev/v1, found none; install them with kubectl apply -k deploy/base',
+      'expected the CRDs of koschei.dev/v1, found none; install Koschei with kubectl apply -k deploy (docs/operations.md says which folder suits older servers)',
     );
   }
   log.info(
@@ -49,7 +49,7 @@ export async function createOperator(options: OperatorOptions): Promise<Manager>
       server: apis.serverVersion.gitVersion,
       endpointSlices: apis.endpointSlice,
       podDisruptionBudgets: apis.podDisruptionBudget ?? 'none: drains are not limited',
-      validationRules: apis.hasCel
+      validationRules: apis.hasCelQuantities
         ? 'by the API server'
         : 'by the operator only: refused changes show in the status',
     },

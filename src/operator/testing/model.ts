@@ -40,7 +40,7 @@ export const apis: ChosenApis = {
   serverVersion: { major: 1, minor: 30, gitVersion: 'v1.30.0' },
   endpointSlice: 'discovery.k8s.io/v1',
   podDisruptionBudget: 'policy/v1',
-  hasCel: true,
+  hasCelQuantities: true,
   hasReadWriteOncePod: true,
   hasUnhealthyPodEvictionPolicy: true,
   hasKoschei: true,
