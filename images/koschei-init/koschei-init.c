@@ -9,6 +9,10 @@
  * until none is left. Then it starts the agent again, with KOSCHEI_BOOT counting from 1. SIGTERM and SIGINT go to the agent;
  * when it then ends, the rest is ended too and its exit code is passed on.
  *
+ * Descriptor 4 of the agent is a timer on CLOCK_BOOTTIME that is due in 63 years: /proc/self/fdinfo/4 says how long that
+ * still is, and so the agent reads the very clock that its deadlines are kept on (Node has no call for it, and
+ * /proc/uptime may be another container's or a virtual one).
+ *
  * A stopped or stuck agent changes nothing of this, and once the lock is held nothing here waits for a disk.
  */
 #define _GNU_SOURCE
@@ -31,7 +35,10 @@
 #include <unistd.h>
 
 enum {
-	AGENT_PIPE = 3,	       /* the agent's descriptor */
+	AGENT_PIPE = 3,	       /* the agent's descriptors */
+	AGENT_CLOCK = 4,
+	CLOCK_DUE_S = 2000000000, /* known to src/agent/boot-clock.ts */
+	FREE_DESCRIPTOR = 10,  /* out of the way of the agent's */
 	/*
 	 * At the deadline the agent fences by itself; in most cases Postgres is gone by then, and the agent can tell the
 	 * others. In all: 200 + 700 + 200 = 1100 ms after the deadline nothing can run; the fence budget, which the agent
@@ -55,7 +62,7 @@ static long long deadline;  /* ms on CLOCK_BOOTTIME; 0: none */
 static int agent_pipe = -1; /* the read end */
 static char line[64];	    /* what the agent has written since its last newline */
 static size_t line_length;
-static int signals, timer;
+static int signals, timer, agent_clock;
 
 static long long now_ms(void)
 {
@@ -258,8 +265,12 @@ static void start_agent(char **command, int boot)
 	signal(SIGPIPE, SIG_DFL);
 	snprintf(number, sizeof number, "%d", boot);
 	setenv("KOSCHEI_BOOT", number, 1);
+	snprintf(number, sizeof number, "%d", AGENT_CLOCK);
+	setenv("KOSCHEI_CLOCK", number, 1);
 	if (ends[1] == AGENT_PIPE ? fcntl(AGENT_PIPE, F_SETFD, 0) < 0 : dup2(ends[1], AGENT_PIPE) < 0)
 		die("cannot give the agent its pipe");
+	if (dup2(agent_clock, AGENT_CLOCK) < 0)
+		die("cannot give the agent its clock");
 	execvp(command[0], command);
 	die("cannot execute the agent");
 }
@@ -279,6 +290,16 @@ static void prepare_signals(void)
 		die("cannot make a signalfd and a timerfd");
 }
 
+static void prepare_clock(void)
+{
+	struct itimerspec due = { .it_value = { .tv_sec = CLOCK_DUE_S } };
+	int clock = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC);
+	if (clock < 0 || timerfd_settime(clock, TFD_TIMER_ABSTIME, &due, NULL) < 0 ||
+	    (agent_clock = fcntl(clock, F_DUPFD_CLOEXEC, FREE_DESCRIPTOR)) < 0)
+		die("cannot make a clock for the agent");
+	close(clock);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 5 || strcmp(argv[1], "--lock") != 0 || strcmp(argv[3], "--") != 0) {
@@ -287,6 +308,7 @@ int main(int argc, char **argv)
 	}
 	umask(0077);
 	prepare_signals();
+	prepare_clock();
 	take_lock(argv[2]);
 
 	int stop = 0;

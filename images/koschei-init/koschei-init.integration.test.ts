@@ -1,5 +1,5 @@
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -128,6 +128,51 @@ test('an agent that fences at its deadline lives on', async () => {
   );
   await run.line('boot 1 lives');
   expect(run.lines.join()).not.toContain('deadline is reached');
+});
+
+test('the agent reads the clock of its deadlines, whatever /proc/uptime says', async () => {
+  const script = join(directory, 'clock.ts');
+  writeFileSync(
+    script,
+    `import { spawnSync } from 'node:child_process';
+    import { uptime } from 'node:os';
+    import { writeSync } from 'node:fs';
+    import { bootClock } from ${JSON.stringify(join(import.meta.dirname, '../../src/agent/boot-clock.ts'))};
+    const now = bootClock(process.env);
+    const [first, passed] = [now(), performance.now()];
+    setTimeout(() => {
+      console.log(JSON.stringify({ virtual: uptime() * 1000, now: now(), drift: now() - first - performance.now() + passed }));
+      console.log('inherited:', spawnSync('ls', ['/proc/self/fd'], { encoding: 'utf8' }).stdout.split('\\n').join(' '));
+      writeSync(3, 'deadline ' + (now() + 1_000) + '\\n');
+      setTimeout(() => console.log('alive'), 700);
+    }, 300);`,
+  );
+  const real = Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1000;
+  const run = new Run(
+    firstThenSurvey(`echo '7.00 3.00' > ${directory}/uptime; mount --bind ${directory}/uptime /proc/uptime
+      exec ${process.execPath} ${script}`),
+    newLock(),
+  );
+  const { virtual, now, drift } = await run.record('drift');
+  expect(virtual).toBe(7_000);
+  expect(Number(now) - real).toBeGreaterThan(0);
+  expect(Number(now) - real).toBeLessThan(5_000);
+  expect(Math.abs(Number(drift))).toBeLessThan(5);
+  // The descriptor that ls has open for itself takes the lowest free number.
+  expect(await run.line('inherited')).not.toMatch(/ 4 /);
+  await run.line('alive');
+  expect((await run.record('the deadline is reached')).msLate).toBeLessThan(300);
+});
+
+test('an agent without its clock says why it ends', async () => {
+  const run = new Run(
+    `exec 4>&-; exec ${process.execPath} --input-type=module -e '
+      const { bootClock } = await import("${join(import.meta.dirname, '../../src/agent/boot-clock.ts')}");
+      bootClock(process.env);'`,
+    newLock(),
+  );
+  await run.line('ClockError: expected koschei-init');
+  await run.line('the agent has ended');
 });
 
 test('a later deadline replaces the earlier one, and 0 takes it away', async () => {

@@ -56,7 +56,7 @@ export interface AgentOptions {
 
 /** How often the rules are looked at when nothing happens, ms. */
 const tickMs = 100;
-/** The boot-time clock's resolution, ms. */
+/** The boot-time clock's resolution, ms, outside koschei-init; and timers may be a little early. */
 const clockStepMs = 10;
 /** How often Postgres is looked at, ms: while something is under way, on a primary, on a standby. */
 const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;

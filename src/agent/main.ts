@@ -7,7 +7,7 @@ import { createLogger, type Logger } from '../log/logger.ts';
 import { findBinaries, postgresPaths } from '../postgres/index.ts';
 import { Agent } from './agent.ts';
 import { createApi } from './api.ts';
-import { bootTimeMs } from './boot-clock.ts';
+import { bootClock } from './boot-clock.ts';
 import { type Certificates, readCertificates, sameCertificates } from './certificates.ts';
 import { Database } from './database.ts';
 import { type Environment, readEnvironment } from './environment.ts';
@@ -26,7 +26,7 @@ const certificatesEveryMs = 30_000;
 const watchSilenceMs = 2_500;
 
 /** `agent run`: runs and leads Postgres for as long as the container lives. */
-async function run(environment: Environment, log: Logger): Promise<void> {
+async function run(environment: Environment, bootTimeMs: () => number, log: Logger): Promise<void> {
   const { KOSCHEI_NAMESPACE: namespace, KOSCHEI_CLUSTER: cluster, KOSCHEI_INSTANCE: instance } = environment;
   const guard = pipeGuard();
   const binaries = await findBinaries(environment.KOSCHEI_POSTGRES_VERSION);
@@ -192,10 +192,11 @@ const log = createLogger({ name: 'agent', level: 'info' });
 try {
   const environment = readEnvironment(process.env);
   log.level = environment.KOSCHEI_LOG_LEVEL;
+  const now = bootClock(process.env);
   if (process.argv[2] === 'init') {
-    await initialise(environment, { log, etcd: await connectEtcd(environment), now: bootTimeMs });
+    await initialise(environment, { log, etcd: await connectEtcd(environment), now });
     process.exit(0);
-  } else if (process.argv[2] === 'run') await run(environment, log);
+  } else if (process.argv[2] === 'run') await run(environment, now, log);
   else throw new Error('usage: agent init | run');
 } catch (error) {
   log.error({ err: error }, 'the agent cannot go on');
