@@ -107,6 +107,21 @@ export const Condition = z.object({
 });
 export type Condition = z.infer<typeof Condition>;
 
+/** What the status of every kind has. */
+export const observedGeneration = z
+  .int()
+  .optional()
+  .meta({ description: 'The generation of the spec that this status is about.', format: 'int64' });
+export const conditions = z
+  .array(Condition)
+  .max(32)
+  .optional()
+  .meta({
+    description: 'What is being done and what is waited for, one entry per type.',
+    'x-kubernetes-list-type': 'map',
+    'x-kubernetes-list-map-keys': ['type'],
+  });
+
 export interface NewCondition {
   type: ConditionType;
   status: ConditionStatus;

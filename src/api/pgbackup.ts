@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { Condition } from './conditions.ts';
+import { conditions, observedGeneration } from './conditions.ts';
 import { cronFault } from './cron.ts';
 import { apiVersion, resources } from './names.ts';
 import { ObjectMeta } from './parts.ts';
@@ -70,10 +70,7 @@ export const PgBackupSpec = z.object({
 export type PgBackupSpec = z.infer<typeof PgBackupSpec>;
 
 export const PgBackupStatus = z.object({
-  observedGeneration: z
-    .int()
-    .optional()
-    .meta({ description: 'The generation of the spec that this status is about.', format: 'int64' }),
+  observedGeneration,
   phase: z
     .string()
     .max(64)
@@ -86,15 +83,7 @@ export const PgBackupStatus = z.object({
   startLsn: z.string().max(32).optional().meta({ description: 'WAL is needed from here.' }),
   stopLsn: z.string().max(32).optional().meta({ description: 'The backup is consistent from here.' }),
   bytes: z.int().optional().meta({ description: 'Stored size, in bytes.', format: 'int64' }),
-  conditions: z
-    .array(Condition)
-    .max(32)
-    .optional()
-    .meta({
-      description: 'What is being done and what is waited for, one entry per type.',
-      'x-kubernetes-list-type': 'map',
-      'x-kubernetes-list-map-keys': ['type'],
-    }),
+  conditions,
 });
 export type PgBackupStatus = z.infer<typeof PgBackupStatus>;
 

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { Condition } from './conditions.ts';
+import { conditions, observedGeneration } from './conditions.ts';
 import { apiVersion, resources } from './names.ts';
 import {
   Etcd,
@@ -152,10 +152,7 @@ export type VolumeReport = z.infer<typeof VolumeReport>;
 
 /** What is true. All fields are optional: a new resource has none. */
 export const PgClusterStatus = z.object({
-  observedGeneration: z
-    .int()
-    .optional()
-    .meta({ description: 'The generation of the spec that this status is about.', format: 'int64' }),
+  observedGeneration,
   clusterId: z
     .string()
     .max(64)
@@ -195,15 +192,7 @@ export const PgClusterStatus = z.object({
     description: 'The spec in force: the last one that was valid. A refused change does not touch it.',
     'x-kubernetes-preserve-unknown-fields': true,
   }),
-  conditions: z
-    .array(Condition)
-    .max(32)
-    .optional()
-    .meta({
-      description: 'What is being done and what is waited for, one entry per type.',
-      'x-kubernetes-list-type': 'map',
-      'x-kubernetes-list-map-keys': ['type'],
-    }),
+  conditions,
   volumes: z
     .array(VolumeReport)
     .max(32)

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { Condition } from './conditions.ts';
+import { conditions, observedGeneration } from './conditions.ts';
 import { apiVersion, resources } from './names.ts';
 import {
   Etcd,
@@ -71,10 +71,7 @@ export function lagClass(bytes: number | undefined): LagClass {
 }
 
 export const PgInstanceStatus = z.object({
-  observedGeneration: z
-    .int()
-    .optional()
-    .meta({ description: 'The generation of the spec that this status is about.', format: 'int64' }),
+  observedGeneration,
   role: z
     .enum(['primary', 'standby', ''])
     .optional()
@@ -101,15 +98,7 @@ export const PgInstanceStatus = z.object({
     .optional()
     .meta({ description: 'Random id of the data on the volume; a new one after each clone.' }),
   podUid: z.string().max(64).optional().meta({ description: 'UID of the pod that this is about.' }),
-  conditions: z
-    .array(Condition)
-    .max(32)
-    .optional()
-    .meta({
-      description: 'What is being done and what is waited for, one entry per type.',
-      'x-kubernetes-list-type': 'map',
-      'x-kubernetes-list-map-keys': ['type'],
-    }),
+  conditions,
 });
 export type PgInstanceStatus = z.infer<typeof PgInstanceStatus>;
 

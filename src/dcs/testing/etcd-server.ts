@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePorts } from '../../kube/testing/free-ports.ts';
 import { Etcd } from '../etcd.ts';
 
 /** A real single-member etcd on loopback, for integration tests. */
@@ -18,7 +18,7 @@ export interface EtcdServer {
 /** Starts etcd (Debian package `etcd-server`) with its data in a new temporary folder and waits until it answers. */
 export async function startEtcd(): Promise<EtcdServer> {
   const folder = await mkdtemp(join(tmpdir(), 'koschei-etcd-'));
-  const [client, peer] = [await freePort(), await freePort()];
+  const [client, peer] = await freePorts(2);
   const endpoint = `http://127.0.0.1:${client}`;
   const args = ['--name=test', `--data-dir=${folder}`, `--listen-client-urls=${endpoint}`];
   args.push(`--advertise-client-urls=${endpoint}`, `--listen-peer-urls=http://127.0.0.1:${peer}`);
@@ -50,15 +50,4 @@ export async function startEtcd(): Promise<EtcdServer> {
       await rm(folder, { recursive: true, force: true });
     },
   };
-}
-
-async function freePort(): Promise<number> {
-  return await new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
 }

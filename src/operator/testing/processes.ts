@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Secret } from '../../kube/index.ts';
+import { freePort } from '../../kube/testing/free-ports.ts';
 
 /** A process of a test; the kernel ends it when the test's process ends in whatever way. */
 export interface Running {
@@ -85,16 +85,4 @@ export async function secureEtcd(port: number, server: Secret): Promise<SecureEt
       await rm(folder, { recursive: true, force: true });
     },
   };
-}
-
-/** A port of loopback that nobody listens on at the moment. */
-export async function freePort(): Promise<number> {
-  return await new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
 }

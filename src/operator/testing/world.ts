@@ -15,12 +15,13 @@ import {
 } from '../../kube/index.ts';
 import { type ApiServer, startApiServer } from '../../kube/testing/apiserver.ts';
 import { eventually } from '../../kube/testing/eventually.ts';
+import { freePort } from '../../kube/testing/free-ports.ts';
 import { createLogger } from '../../log/logger.ts';
 import { readEnvironment } from '../environment.ts';
 import { ensureEtcdCredentials, managedEtcd } from '../etcd/managed.ts';
 import { resourceOf } from '../execute.ts';
 import { createOperator } from '../operator.ts';
-import { freePort, type Running, type SecureEtcd, secureEtcd, startControllers } from './processes.ts';
+import { type Running, type SecureEtcd, secureEtcd, startControllers } from './processes.ts';
 import { SimulatedKubelet } from './simulated-kubelet.ts';
 
 const repository = join(import.meta.dirname, '../../..');
