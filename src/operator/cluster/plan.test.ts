@@ -176,6 +176,52 @@ describe('rolling changes', () => {
     ]);
   });
 
+  it('do not hand over to a standby that has not read the configuration yet, and will need a restart, too', async () => {
+    const model = await running();
+    const before = new Map(model.members);
+    model.edit(spec(1, 2, { postgres: { parameters: { max_connections: 200 } } }));
+    await model.pass();
+    model.react();
+    const leader = model.leader?.instance ?? '';
+    for (const [name, says] of before) if (name !== leader) model.members.set(name, says);
+    const from = model.done.length;
+    await model.pass();
+    expect(steps(model, from)).toEqual([]);
+    model.react();
+    await model.converge();
+    expect(steps(model, from).filter((step) => step.startsWith('switchover'))).toHaveLength(1);
+  });
+
+  it('stop at the first standby that does not come back, and leave the primary alone', async () => {
+    const model = await running();
+    const leader = model.leader?.instance;
+    const from = model.done.length;
+    model.edit(spec(1, 2, { postgres: { parameters: { max_connections: 200 } } }));
+    await model.pass();
+    model.react();
+    await model.pass();
+    expect(steps(model, from)).toEqual(['restart shop-4']);
+    // Postgres does not start with what was asked for.
+    model.broken.add('shop-4');
+    model.react();
+    await model.converge();
+    expect(steps(model, from)).toEqual(['restart shop-4']);
+    expect(model.leader?.instance).toBe(leader);
+    expect(model.cluster.status).toMatchObject({ primary: leader, ready: '3/4' });
+    expect(conditionOf(model, 'Progressing')).toMatchObject({
+      status: 'True',
+      message: 'Waiting for shop-4 to work again',
+    });
+    // The value is taken back, and the standby comes back with it.
+    model.edit(spec(1, 2));
+    model.broken.delete('shop-4');
+    await model.pass();
+    model.react();
+    await model.converge();
+    expect(model.leader?.instance).toBe(leader);
+    expect(model.cluster.status).toMatchObject({ ready: '4/4' });
+  });
+
   it('lower a setting on the primary first, in place: a standby may not have less', async () => {
     const model = await running(1, 2, { postgres: { parameters: { max_connections: 200 } } });
     const from = model.done.length;

@@ -345,6 +345,7 @@ function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Re
       (requested !== undefined &&
         requested.msAgo < switchoverPatienceMs &&
         requested.term === view.leader?.value.term),
+    generation: view.config?.value.generation,
     ordered: [...view.commands.keys()].filter((name) => removal.kept.some((member) => member.name === name)),
     exhausted: removal.kept
       .filter((member) => {

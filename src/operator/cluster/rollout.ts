@@ -19,6 +19,8 @@ export interface Rollout {
   readonly switchingOver: boolean;
   /** Orders that agents have not finished. */
   readonly ordered: readonly string[];
+  /** Generation of the configuration in etcd; undefined: there is none. */
+  readonly generation: number | undefined;
   /** Instances that were restarted for their pending settings without effect. */
   readonly exhausted: readonly string[];
 }
@@ -53,6 +55,12 @@ export function nextStep(rollout: Rollout): Step {
   if (target === undefined) return { do: 'wait', for: 'a primary' };
   const unwell = members.find((member) => member !== target && !member.healthy);
   if (unwell !== undefined) return { do: 'wait', for: `${unwell.name} to work again` };
+  // Who has not read the configuration yet says nothing of the restart that it will need: a switchover to it would be
+  // followed by another one.
+  const behind = members.find((member) => member.says?.configGeneration !== rollout.generation);
+  if (!target.outdated && behind !== undefined) {
+    return { do: 'wait', for: `${behind.name} to read the configuration` };
+  }
   const confirming = members.filter((member) => member.isSync).length;
   if (confirming < Math.min(rollout.synchronous, members.length - 1)) {
     return { do: 'wait', for: 'the synchronous standbys to be complete' };
