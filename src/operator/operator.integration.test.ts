@@ -5,12 +5,22 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { caSecretName, etcdTlsSecretName, instanceLabels } from '../api/names.ts';
+import {
+  caKey,
+  caSecretName,
+  etcdTlsSecretName,
+  instanceLabels,
+  maxClusterNameLength,
+  tlsKey,
+} from '../api/names.ts';
 import type { PgCluster } from '../api/pgcluster.ts';
 import { clusterKeys, Etcd } from '../dcs/index.ts';
 import { atVersion, resources, type Secret } from '../kube/index.ts';
 import { eventually } from '../kube/testing/eventually.ts';
+import { freePort } from '../kube/testing/free-ports.ts';
+import { inspect, isIssuedBy, issueCertificate } from '../tls/certificates.ts';
 import { read } from './cluster/desired/secrets.ts';
+import { tlsData } from './etcd/managed.ts';
 import { startWorld, type World } from './testing/world.ts';
 
 const repository = join(import.meta.dirname, '../..');
@@ -24,6 +34,8 @@ afterAll(async () => {
 });
 
 const small = { storage: { size: '1Gi' } };
+const single = { ...small, replicas: { synchronous: 0, asynchronous: 0 } };
+const day = 86_400_000;
 const three = { ...small, replicas: { synchronous: 1, asynchronous: 2 } };
 const phase = (wanted: string) => (cluster: PgCluster) => cluster.status?.phase === wanted;
 const condition = (cluster: PgCluster, type: string) =>
@@ -32,14 +44,15 @@ const settled = (cluster: PgCluster) =>
   cluster.status?.phase === 'Running' && cluster.status.observedGeneration === cluster.metadata.generation;
 const secretOf = async (name: string, namespace = 'default'): Promise<Secret> =>
   await world.client.get(resources.secrets, { namespace, name });
+const certificateOf = async (cluster: string, namespace: string) => {
+  const secret = await secretOf(etcdTlsSecretName(cluster), namespace);
+  const part = (name: string) => Buffer.from(read(secret, name) ?? '');
+  return { cert: part(tlsKey.cert), key: part(tlsKey.key), ca: part(tlsKey.ca) };
+};
 /** etcd with the rights that the agents of a cluster have. */
 const agentOf = async (cluster: string, namespace: string): Promise<Etcd> => {
-  const secret = await secretOf(etcdTlsSecretName(cluster), namespace);
-  const [cert, key, ca] = ['tls.crt', 'tls.key', 'ca.crt'].map((name) =>
-    Buffer.from(read(secret, name) ?? ''),
-  );
-  if (cert === undefined || key === undefined || ca === undefined) throw new Error('no certificate');
-  return new Etcd({ endpoints: [world.etcdEndpoint], timeoutMs: 2_000, tls: { cert, key, ca } });
+  const tls = await certificateOf(cluster, namespace);
+  return new Etcd({ endpoints: [world.etcdEndpoint], timeoutMs: 2_000, tls });
 };
 const podUids = async (cluster: string, namespace = 'default') => {
   const pods = await world.client.list(resources.pods, {
@@ -191,11 +204,10 @@ describe('the life of a cluster', () => {
     const shrunk = await world.until(
       'shop',
       'shrinking back is refused',
-      (c) => condition(c, 'Accepted')?.status === 'False',
+      (c) => condition(c, 'Accepted')?.status === 'False' && c.status?.phase === 'Running',
     );
     expect(condition(shrunk, 'Accepted')).toMatchObject({ reason: 'StorageShrink' });
     expect(shrunk.status?.acceptedSpec).toMatchObject({ storage: { size: '2Gi' } });
-    expect(shrunk.status?.phase).toBe('Running');
   });
 
   it('keeps volumes, credentials and state when the PgCluster is deleted, and adopts them', async () => {
@@ -472,6 +484,56 @@ describe('bad input', () => {
     });
   });
 
+  it('takes the longest names that it allows', async () => {
+    const [name, namespace] = ['a'.repeat(maxClusterNameLength), 'n'.repeat(63)];
+    await world.client.create(resources.namespaces, {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: namespace },
+    });
+    await world.apply(name, small, namespace);
+    const longest = await world.until(name, 'it runs', settled, { namespace, timeoutMs: 60_000 });
+    expect(longest.status?.ready).toBe('3/3');
+  });
+
+  it.each(['1shop', 'a.b', 'a'.repeat(maxClusterNameLength + 1)])('refuses the name %s', async (name) => {
+    await expect(world.apply(name, small)).rejects.toThrow(/metadata\.name/);
+  });
+
+  it('says that no node takes the pods', async () => {
+    world.kubelet.behaviour.unschedulable.add('homeless-1');
+    await world.apply('homeless', { ...single, placement: { nodeSelector: { disk: 'golden' } } });
+    const homeless = await world.until(
+      'homeless',
+      'the reason shows',
+      (c) => condition(c, 'Degraded')?.reason === 'WaitingForScheduling',
+    );
+    expect(condition(homeless, 'Degraded')?.message).toContain('spec.placement');
+    expect(condition(homeless, 'Ready')).toMatchObject({ status: 'False' });
+    world.kubelet.behaviour.unschedulable.delete('homeless-1');
+    await world.apply('homeless', single);
+    await world.until('homeless', 'it runs', settled, { timeoutMs: 60_000 });
+  });
+
+  it("says that an etcd of the user's own does not answer", async () => {
+    const root = await secretOf('koschei-etcd-root', 'koschei-system');
+    await world.client.create(resources.secrets, {
+      apiVersion: 'v1',
+      kind: 'Secret',
+      metadata: { name: 'silent-etcd', namespace: 'default' },
+      data: root.data,
+    } as never);
+    const endpoint = `https://127.0.0.1:${await freePort()}`;
+    await world.apply('silent', { ...small, etcd: { endpoints: [endpoint], tlsSecret: 'silent-etcd' } });
+    const silent = await world.until(
+      'silent',
+      'the reason shows',
+      (c) => condition(c, 'EtcdReachable')?.reason === 'EtcdUnreachable',
+    );
+    expect(condition(silent, 'EtcdReachable')?.message).toContain(endpoint);
+    expect(await world.instances('silent')).toEqual([]);
+  });
+
   it("says which Secret of an etcd of the user's own is missing", async () => {
     await world.apply('own', {
       ...small,
@@ -483,6 +545,52 @@ describe('bad input', () => {
       (c) => condition(c, 'EtcdReachable')?.reason === 'SecretMissing',
     );
     expect(condition(own, 'EtcdReachable')?.message).toContain('not-there');
+  });
+});
+
+describe('certificates', () => {
+  it('that come near their end are made anew by the authority of before, and no pod is restarted', async () => {
+    await world.apply('aged', single);
+    const aged = await world.until('aged', 'it runs', settled, { timeoutMs: 60_000 });
+    const pods = await podUids('aged');
+    const { prefix } = clusterKeys('default', 'aged', aged.status?.clusterId ?? '');
+    const rights = await agentOf('aged', 'default');
+    const own = await secretOf(caSecretName('aged'));
+    const authorities: [string, Secret][] = [
+      ['aged-server-tls', own],
+      ['aged-replication-tls', own],
+      ['aged-etcd-tls', await secretOf('koschei-etcd-ca', 'koschei-system')],
+    ];
+    // They were made 61 days ago, and are valid for 29 more.
+    const then = new Date(Date.now() - 61 * day);
+    for (const [name, secret] of authorities) {
+      const { commonName, dnsNames, ipAddresses } = inspect(read(await secretOf(name), tlsKey.cert) ?? '');
+      const authority = { cert: read(secret, caKey.cert) ?? '', key: read(secret, caKey.key) ?? '' };
+      const usages = ['server', 'client'] as const;
+      const order = { commonName, dnsNames, ipAddresses, usages, authority, validDays: 90, now: then };
+      const data = tlsData(await issueCertificate(order), authority.cert);
+      await world.client.mergePatch(resources.secrets, { namespace: 'default', name }, { data });
+    }
+    try {
+      for (const [name, secret] of authorities) {
+        const renewed = await eventually(`${name} is renewed`, async () => {
+          const found = await secretOf(name);
+          const { notAfter } = inspect(read(found, tlsKey.cert) ?? '');
+          return notAfter.getTime() > Date.now() + 80 * day && found;
+        });
+        const authority = read(secret, caKey.cert) ?? '';
+        expect(read(renewed, tlsKey.ca)).toBe(authority);
+        expect(isIssuedBy(read(renewed, tlsKey.cert) ?? '', authority)).toBe(true);
+      }
+      expect((await secretOf(caSecretName('aged'))).data).toEqual(own.data);
+      // A running agent takes the new one for its connection to etcd.
+      rights.useCertificates(await certificateOf('aged', 'default'));
+      expect((await rights.readPrefix(prefix)).keys).not.toEqual([]);
+    } finally {
+      rights.close();
+    }
+    expect(await podUids('aged')).toEqual(pods);
+    expect((await world.cluster('aged')).status?.phase).toBe('Running');
   });
 });
 

@@ -57,7 +57,9 @@ export function nextStep(rollout: Rollout): Step {
   if (unwell !== undefined) return { do: 'wait', for: `${unwell.name} to work again` };
   // Who has not read the configuration yet says nothing of the restart that it will need: a switchover to it would be
   // followed by another one.
-  const behind = members.find((member) => member.says?.configGeneration !== rollout.generation);
+  const behind = members.find(
+    ({ says }) => says?.problem === undefined && says?.configGeneration !== rollout.generation,
+  );
   if (!target.outdated && behind !== undefined) {
     return { do: 'wait', for: `${behind.name} to read the configuration` };
   }

@@ -5,15 +5,21 @@ import { join } from 'node:path';
 import type { Secret } from '../../kube/index.ts';
 import { freePort } from '../../kube/testing/free-ports.ts';
 
-/** A process of a test; the kernel ends it when the test's process ends in whatever way. */
+/** A process of a test; the kernel ends it when the test's process ends in whatever way. `stop` kills it. */
 export interface Running {
   readonly signal: (name: NodeJS.Signals) => void;
   readonly stop: () => Promise<void>;
 }
 
-function run(program: string, args: readonly string[]): Running {
+/** Starts a program, with more variables in its environment. */
+export function run(
+  program: string,
+  args: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+): Running {
   const quiet = process.env.KOSCHEI_TEST_OUTPUT === undefined;
   const child: ChildProcess = spawn('setpriv', ['--pdeathsig', 'KILL', program, ...args], {
+    env: { ...process.env, ...environment },
     stdio: quiet ? 'ignore' : ['ignore', 'inherit', 'inherit'],
   });
   return {

@@ -20,6 +20,8 @@ export interface Behaviour {
   readonly missingImages: Set<string>;
   /** How the init Job's container ends, by instance; 0 if not named. */
   readonly initFailures: Map<string, { readonly exitCode: number; readonly message: string }>;
+  /** Instances whose pods no node takes. */
+  readonly unschedulable: Set<string>;
   /** Claims stay unbound. */
   unboundClaims: boolean;
 }
@@ -31,7 +33,12 @@ const nodeCount = 3;
  * Postgres pod, and ends pods that are to be deleted.
  */
 export class SimulatedKubelet {
-  readonly behaviour: Behaviour = { missingImages: new Set(), initFailures: new Map(), unboundClaims: false };
+  readonly behaviour: Behaviour = {
+    missingImages: new Set(),
+    initFailures: new Map(),
+    unschedulable: new Set(),
+    unboundClaims: false,
+  };
   /** By pod uid. */
   readonly agents = new Map<string, SimulatedAgent>();
   readonly #server: ApiServer;
@@ -125,6 +132,9 @@ export class SimulatedKubelet {
         metadata.name === pod.metadata.labels?.[label.instance],
     );
     if (claim?.status?.phase !== 'Bound') return;
+    if (this.behaviour.unschedulable.has(pod.metadata.labels?.[label.instance] ?? '')) {
+      return await this.#cannotPlace(pod);
+    }
     if (pod.spec?.nodeName === undefined) await this.#place(pod);
     const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].map(
       (each) => each.image ?? '',
@@ -133,6 +143,15 @@ export class SimulatedKubelet {
     if (missing !== undefined) return await this.#cannotPull(pod, missing);
     if (pod.metadata.labels?.[componentLabel] === 'init') await this.#runInit(pod, claim);
     else await this.#runPostgres(pod, claim);
+  }
+
+  async #cannotPlace(pod: Pod): Promise<void> {
+    if (pod.status?.conditions?.some(({ type }) => type === 'PodScheduled') === true) return;
+    const message = `0/${nodeCount} nodes are available: ${nodeCount} node(s) didn't match node selector.`;
+    await this.#status(pod, {
+      phase: 'Pending',
+      conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message }],
+    });
   }
 
   async #place(pod: Pod): Promise<void> {

@@ -1,4 +1,5 @@
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Registry } from 'prom-client';
 import { parseAllDocuments } from 'yaml';
@@ -21,7 +22,7 @@ import { readEnvironment } from '../environment.ts';
 import { ensureEtcdCredentials, managedEtcd } from '../etcd/managed.ts';
 import { resourceOf } from '../execute.ts';
 import { createOperator } from '../operator.ts';
-import { type Running, type SecureEtcd, secureEtcd, startControllers } from './processes.ts';
+import { type Running, run, type SecureEtcd, secureEtcd, startControllers } from './processes.ts';
 import { SimulatedKubelet } from './simulated-kubelet.ts';
 
 const repository = join(import.meta.dirname, '../../..');
@@ -49,6 +50,8 @@ export interface World {
   readonly loseState: (cluster: PgCluster) => Promise<void>;
   readonly startOperator: (environment?: Record<string, string>) => Promise<void>;
   readonly stopOperator: () => Promise<void>;
+  /** Starts the operator's program in a process of its own, which `stop` kills without a word. */
+  readonly startReplica: (name: string) => Promise<Running>;
   readonly stop: () => Promise<void>;
 }
 
@@ -94,6 +97,12 @@ export async function startWorld(): Promise<World> {
       running = undefined;
     };
     stops.push(stopOperator);
+    const variables = async () => ({
+      KOSCHEI_IMAGE: 'localhost/koschei:dev',
+      KOSCHEI_POSTGRES_IMAGE_TEMPLATE: 'localhost/postgres:{version}',
+      KOSCHEI_ETCD_ENDPOINTS: `https://127.0.0.1:${port}`,
+      KOSCHEI_HTTP_PORT: String(await freePort()),
+    });
     const get = async (name: string, namespace = 'default') =>
       PgCluster.parse(await client.get(resources.pgClusters, { namespace, name }));
     const instances = async (cluster: string, namespace = 'default') =>
@@ -152,14 +161,23 @@ export async function startWorld(): Promise<World> {
           throw new Error(`${String(error)}\n${JSON.stringify(last, undefined, 1)}`, { cause: error });
         }
       },
-      startOperator: async (more = {}) => {
-        const environment = readEnvironment({
-          KOSCHEI_IMAGE: 'localhost/koschei:dev',
-          KOSCHEI_POSTGRES_IMAGE_TEMPLATE: 'localhost/postgres:{version}',
-          KOSCHEI_ETCD_ENDPOINTS: `https://127.0.0.1:${port}`,
-          KOSCHEI_HTTP_PORT: String(await freePort()),
-          ...more,
+      startReplica: async (name) => {
+        const folder = await mkdtemp(join(tmpdir(), 'koschei-replica-'));
+        stops.push(() => rm(folder, { recursive: true }));
+        const administrator = await readFile(server.kubeconfig, 'utf8');
+        const kubeconfig = join(folder, 'kubeconfig');
+        const text = administrator.replace(server.adminToken, server.restrictedToken);
+        await writeFile(kubeconfig, text, { mode: 0o600 });
+        const replica = run(process.execPath, [join(repository, 'src/operator/main.ts')], {
+          ...(await variables()),
+          KUBECONFIG: kubeconfig,
+          KOSCHEI_POD_NAME: name,
         });
+        stops.push(() => replica.stop());
+        return replica;
+      },
+      startOperator: async (more = {}) => {
+        const environment = readEnvironment({ ...(await variables()), ...more });
         const abort = new AbortController();
         const operator = await createOperator({
           // With the rights that deploy/ gives the operator, and no others.
