@@ -36,7 +36,7 @@ describe('refused by the API server', () => {
     await expect(nowhere.apply(spec)).rejects.toSatisfy(isInvalid);
   });
 
-  test.each(['Upper', 'a.b', `a${'b'.repeat(45)}`])('the name %s', async (name) => {
+  test.each(['Upper', 'a.b', '1shop', `a${'b'.repeat(45)}`])('the name %s', async (name) => {
     const misnamed = await PostgresCluster.at(nowhere.namespace, name);
     await expect(misnamed.apply(small)).rejects.toSatisfy(isInvalid);
   });
@@ -107,6 +107,36 @@ describe('refused by the operator, with the last accepted spec in force', () => 
     /synchronous_commit/,
   );
 
+  refused(
+    'more memory requested than allowed',
+    { resources: { limits: { memory: '32Mi' } } },
+    { resources: { limits: null } },
+    'InvalidSpec',
+    /resources\.requests\.memory/,
+  );
+  refused(
+    'an access rule that is none',
+    { postgres: { hba: ['trust everybody'] } },
+    { postgres: { hba: null } },
+    'InvalidSpec',
+    /hba\[0\]/,
+  );
+
+  scenario(
+    'an access rule that only Postgres finds wrong',
+    () => shop,
+    async () => {
+      await shop.patch({ postgres: { hba: ['host nonsense'] } });
+      const wanted = { status: 'False', reason: 'UnknownParameter' };
+      expect(await shop.waitForCondition('SettingsApplied', wanted, soon)).toMatch(/pg_hba/);
+      // Who could connect still can.
+      expect(await startTime()).toBe(started);
+      await shop.patch({ postgres: { hba: null } });
+      await shop.waitForCondition('SettingsApplied', { status: 'True' }, soon);
+      expect(await shop.problems()).toEqual([]);
+    },
+  );
+
   scenario(
     'an unknown parameter',
     () => shop,
@@ -130,6 +160,45 @@ describe('refused by the operator, with the last accepted spec in force', () => 
       expect(await shop.waitForCondition('SettingsApplied', wanted, soon)).toMatch(/work_mem/);
       await shop.patch(parameter('work_mem', null));
       await shop.waitForCondition('SettingsApplied', { status: 'True' }, soon);
+      expect(await startTime()).toBe(started);
+    },
+  );
+});
+
+describe('a value with which Postgres does not start', () => {
+  let shop: PostgresCluster;
+  beforeAll(async () => {
+    shop = await healthyCluster('no-start', { ...small, replicas: { synchronous: 1, asynchronous: 1 } });
+  }, 300_000);
+  afterAll(async () => {
+    await shop?.remove();
+  }, 120_000);
+
+  scenario(
+    'stops at the first standby, and the primary goes on',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      const startTime = () => shop.sql(primary, 'SELECT pg_postmaster_start_time()');
+      const started = await startTime();
+      const parameters = (shared_buffers: string | null) => ({
+        postgres: { parameters: { shared_buffers } },
+      });
+      await shop.patch(parameters('900GB'));
+      const waiting = await shop.waitForCondition(
+        'Progressing',
+        { status: 'True', reason: 'Updating' },
+        90_000,
+      );
+      expect(waiting).toMatch(/Waiting for shop-\d to work again/);
+      await shop.waitForCondition('Degraded', { status: 'True' }, soon);
+      expect(await shop.knownPrimary()).toBe(primary);
+      expect(await startTime()).toBe(started);
+      expect((await shop.status()).readyInstances).toBe(2);
+
+      await shop.patch(parameters(null));
+      await shop.waitForCondition('Degraded', { status: 'False' }, 120_000);
+      expect(await shop.knownPrimary()).toBe(primary);
       expect(await startTime()).toBe(started);
     },
   );
@@ -172,6 +241,13 @@ describe('clusters that cannot come up say why', () => {
     'VolumesBound',
     'VolumeNotBound',
     /shop-1/,
+  );
+  stuck(
+    'a node that does not exist',
+    { ...small, placement: { nodeSelector: { 'kubernetes.io/hostname': 'nowhere' } } },
+    'Degraded',
+    'WaitingForScheduling',
+    /spec\.placement/,
   );
   stuck(
     'a Secret that does not exist',

@@ -100,6 +100,22 @@ describe('validateSpec', () => {
       'spec.resources.requests.memory',
     ],
     [
+      'buffers beyond the memory',
+      {
+        postgres: { parameters: { Shared_Buffers: '900GB' } },
+        resources: { limits: { memory: '1Gi' } },
+      },
+      'spec.postgres.parameters[Shared_Buffers]',
+    ],
+    [
+      'buffers in blocks beyond the memory',
+      {
+        postgres: { parameters: { shared_buffers: 131072 } },
+        resources: { limits: { memory: '1Gi' } },
+      },
+      'spec.postgres.parameters[shared_buffers]',
+    ],
+    [
       'a label with spaces',
       { podMetadata: { labels: { team: 'the shop' } } },
       'spec.podMetadata.labels[team]',
@@ -129,6 +145,19 @@ describe('validateSpec', () => {
   ])('refuses %s', (_, change, field) => {
     expect(validateSpec(spec(change))).toMatchObject([{ field, reason: 'InvalidSpec' }]);
   });
+});
+
+it.each([
+  ['256MB', '1Gi'],
+  [' 1023 MB ', '1Gi'],
+  ['131071', '1Gi'],
+  // Postgres refuses it itself.
+  ['lots', '1Gi'],
+  // Nobody knows how much memory there is.
+  ['900GB', undefined],
+])('lets buffers be %j with a limit of %j', (shared_buffers, memory) => {
+  const resources = memory === undefined ? {} : { resources: { limits: { memory } } };
+  expect(validateSpec(spec({ postgres: { parameters: { shared_buffers } }, ...resources }))).toEqual([]);
 });
 
 describe('validateName', () => {
@@ -238,6 +267,14 @@ describe('readSpec', () => {
     [
       { storage: { size: '1Gi' }, replicas: { synchronous: 9 } },
       'spec.replicas.synchronous: expected at most 8, found 9; correct it, see `kubectl explain pgcluster.spec.replicas.synchronous`',
+    ],
+    [
+      { storage: { size: '1Gi' }, postgres: { version: 9 } },
+      'spec.postgres.version: expected at least 15, found 9; correct it, see `kubectl explain pgcluster.spec.postgres.version`',
+    ],
+    [
+      { storage: { size: '1Gi' }, replicas: { asynchronous: -1 } },
+      'spec.replicas.asynchronous: expected at least 0, found -1; correct it, see `kubectl explain pgcluster.spec.replicas.asynchronous`',
     ],
     [
       { storage: { size: '1Gi' }, durability: 'best' },

@@ -84,6 +84,7 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
     ...volumeSize('spec.storage.size', spec.storage.size),
     ...(spec.storage.wal === undefined ? [] : volumeSize('spec.storage.wal.size', spec.storage.wal.size)),
     ...requestsWithinLimits(spec.resources),
+    ...buffersWithinLimit(spec),
     ...labels('spec.podMetadata.labels', spec.podMetadata?.labels),
     ...labels('spec.placement.nodeSelector', spec.placement.nodeSelector),
     ...annotations('spec.podMetadata.annotations', spec.podMetadata?.annotations),
@@ -247,6 +248,38 @@ function requestsWithinLimits(resources: PgClusterSpec['resources']): Refusal[] 
       ),
     ];
   });
+}
+
+/** Units of Postgres's memory settings; a number alone counts blocks of 8 kB. */
+const memoryUnits: Readonly<Record<string, number>> = {
+  '': 8192,
+  B: 1,
+  kB: 1024,
+  MB: 1024 ** 2,
+  GB: 1024 ** 3,
+  TB: 1024 ** 4,
+};
+
+/**
+ * Postgres finds out only when it starts that it cannot have its buffers, or is killed when it has used them: a restart
+ * would not come back. What is no amount of memory at all, Postgres refuses at the reload.
+ */
+function buffersWithinLimit({ postgres, resources }: PgClusterSpec): Refusal[] {
+  const limit = resources?.limits?.memory;
+  const [name, value = ''] =
+    Object.entries(postgres.parameters ?? {}).find(([key]) => key.toLowerCase() === 'shared_buffers') ?? [];
+  const [, digits, unit = ''] = /^\s*([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?B)?\s*$/.exec(value) ?? [];
+  const allowed = parseQuantity(limit ?? '');
+  if (digits === undefined || allowed === undefined) return [];
+  if (Number(digits) * (memoryUnits[unit] ?? 1) < allowed) return [];
+  return [
+    invalid(
+      `spec.postgres.parameters[${name}]`,
+      `less than spec.resources.limits.memory, ${limit}`,
+      quote(value),
+      'lower it (a quarter of the memory is usual) or raise the limit',
+    ),
+  ];
 }
 
 /** The syntax of label keys: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ */
