@@ -549,6 +549,24 @@ describe('bad input', () => {
 });
 
 describe('certificates', () => {
+  /** Makes the certificate in a Secret one that was issued 61 days ago, and is valid for 29 more. */
+  const age = async (name: string, namespace: string, authoritySecret: Secret) => {
+    const now = new Date(Date.now() - 61 * day);
+    const certificate = read(await secretOf(name, namespace), tlsKey.cert) ?? '';
+    const { commonName, dnsNames, ipAddresses } = inspect(certificate);
+    const [cert, key] = [caKey.cert, caKey.key].map((part) => read(authoritySecret, part) ?? '');
+    if (cert === undefined || key === undefined) throw new Error('no authority');
+    const names = { commonName, dnsNames, ipAddresses };
+    const order = { ...names, usages: ['server', 'client'] as const, validDays: 90, now };
+    const data = tlsData(await issueCertificate({ ...order, authority: { cert, key } }), cert);
+    await world.client.mergePatch(resources.secrets, { namespace, name }, { data });
+  };
+  const isRenewed = async (name: string, namespace: string) => {
+    const found = await secretOf(name, namespace);
+    const { notAfter } = inspect(read(found, tlsKey.cert) ?? '');
+    return notAfter.getTime() > Date.now() + 80 * day && found;
+  };
+
   it('that come near their end are made anew by the authority of before, and no pod is restarted', async () => {
     await world.apply('aged', single);
     const aged = await world.until('aged', 'it runs', settled, { timeoutMs: 60_000 });
@@ -561,23 +579,10 @@ describe('certificates', () => {
       ['aged-replication-tls', own],
       ['aged-etcd-tls', await secretOf('koschei-etcd-ca', 'koschei-system')],
     ];
-    // They were made 61 days ago, and are valid for 29 more.
-    const then = new Date(Date.now() - 61 * day);
-    for (const [name, secret] of authorities) {
-      const { commonName, dnsNames, ipAddresses } = inspect(read(await secretOf(name), tlsKey.cert) ?? '');
-      const authority = { cert: read(secret, caKey.cert) ?? '', key: read(secret, caKey.key) ?? '' };
-      const usages = ['server', 'client'] as const;
-      const order = { commonName, dnsNames, ipAddresses, usages, authority, validDays: 90, now: then };
-      const data = tlsData(await issueCertificate(order), authority.cert);
-      await world.client.mergePatch(resources.secrets, { namespace: 'default', name }, { data });
-    }
+    for (const [name, secret] of authorities) await age(name, 'default', secret);
     try {
       for (const [name, secret] of authorities) {
-        const renewed = await eventually(`${name} is renewed`, async () => {
-          const found = await secretOf(name);
-          const { notAfter } = inspect(read(found, tlsKey.cert) ?? '');
-          return notAfter.getTime() > Date.now() + 80 * day && found;
-        });
+        const renewed = await eventually(`${name} is renewed`, () => isRenewed(name, 'default'));
         const authority = read(secret, caKey.cert) ?? '';
         expect(read(renewed, tlsKey.ca)).toBe(authority);
         expect(isIssuedBy(read(renewed, tlsKey.cert) ?? '', authority)).toBe(true);
@@ -591,6 +596,20 @@ describe('certificates', () => {
     }
     expect(await podUids('aged')).toEqual(pods);
     expect((await world.cluster('aged')).status?.phase).toBe('Running');
+  });
+
+  it('of the managed etcd and of the operator for it are renewed when the operator starts, the authority is not', async () => {
+    const system = 'koschei-system';
+    const authority = await secretOf('koschei-etcd-ca', system);
+    await world.stopOperator();
+    const names = ['koschei-etcd-root', 'koschei-etcd-server-tls'];
+    for (const name of names) await age(name, system, authority);
+    await world.startOperator();
+    for (const name of names) await eventually(`${name} is renewed`, () => isRenewed(name, system));
+    expect((await secretOf('koschei-etcd-ca', system)).data).toEqual(authority.data);
+    // With them it works.
+    await world.apply('aged', { ...single, replicas: { synchronous: 0, asynchronous: 1 } });
+    await world.until('aged', 'it has grown', (c) => settled(c) && c.status?.ready === '2/2');
   });
 });
 

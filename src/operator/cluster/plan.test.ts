@@ -321,6 +321,18 @@ describe('deletion', () => {
 
 describe('adoption', () => {
   const old = 'oldclusterid0001';
+  /** Volumes of an earlier cluster, of which etcd knows nothing. */
+  const withoutState = async () => {
+    const model = new Model(spec(1, 1));
+    const lastSeen = JSON.stringify({ dataId: 'aa', timeline: 3, lsn: '0/5000060', role: 'primary' });
+    model.claims.set(
+      'shop-2',
+      filledClaim('shop', old, 'shop-2', { [operatorAnnotation.lastSeen]: lastSeen }),
+    );
+    model.claims.set('shop-3', filledClaim('shop', old, 'shop-3'));
+    await model.converge();
+    return model;
+  };
 
   it('goes on with the id and all volumes of an earlier cluster of this name', async () => {
     const model = new Model(spec(1, 1));
@@ -333,14 +345,7 @@ describe('adoption', () => {
   });
 
   it('starts nothing when etcd knows nothing of the volumes, and says what is on them', async () => {
-    const model = new Model(spec(1, 1));
-    const lastSeen = JSON.stringify({ dataId: 'aa', timeline: 3, lsn: '0/5000060', role: 'primary' });
-    model.claims.set(
-      'shop-2',
-      filledClaim('shop', old, 'shop-2', { [operatorAnnotation.lastSeen]: lastSeen }),
-    );
-    model.claims.set('shop-3', filledClaim('shop', old, 'shop-3'));
-    await model.converge();
+    const model = await withoutState();
     expect(model.instances.size).toBe(0);
     expect(model.config).toBeUndefined();
     expect(model.cluster.status?.phase).toBe('WaitingForDecision');
@@ -351,14 +356,7 @@ describe('adoption', () => {
   });
 
   it('goes on with the volume that a person names, and gives the others their turn later', async () => {
-    const model = new Model(spec(1, 1));
-    const lastSeen = JSON.stringify({ dataId: 'aa', timeline: 3, lsn: '0/5000060', role: 'primary' });
-    model.claims.set(
-      'shop-2',
-      filledClaim('shop', old, 'shop-2', { [operatorAnnotation.lastSeen]: lastSeen }),
-    );
-    model.claims.set('shop-3', filledClaim('shop', old, 'shop-3'));
-    await model.converge();
+    const model = await withoutState();
     const { metadata } = model.cluster;
     const decided = { ...metadata.annotations, 'koschei.dev/adopt-primary': 'shop-3' };
     model.cluster = { ...model.cluster, metadata: { ...metadata, annotations: decided } };
