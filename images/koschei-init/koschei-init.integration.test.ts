@@ -145,6 +145,7 @@ test('the agent reads the clock of its deadlines, whatever /proc/uptime says', a
       console.log('inherited:', spawnSync('ls', ['/proc/self/fd'], { encoding: 'utf8' }).stdout.split('\\n').join(' '));
       writeSync(3, 'deadline ' + (now() + 1_000) + '\\n');
       setTimeout(() => console.log('alive'), 700);
+      setTimeout(() => undefined, 60_000);
     }, 300);`,
   );
   const real = Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1000;
