@@ -13,7 +13,9 @@ import {
   PostgresLogParser,
   type PostgresLogRecord,
   PostgresProcess,
+  type Promotion,
   prepareVolume,
+  promotionParent,
   readControlData,
   readPromotion,
   readTimelineHistory,
@@ -21,6 +23,7 @@ import {
   removeOldData,
   removeUnreachedHistories,
   renderSettings,
+  replayProgress,
   reserveTimeline,
   rewind,
   type Observation as SqlObservation,
@@ -77,6 +80,8 @@ const limit = {
   receiverGone: 3_000,
   receiverPatience: 300,
   replay: 60_000,
+  /** More than twice `wal_retrieve_retry_interval`: within this a waiting startup process has looked again. */
+  replayLooksAgain: 250,
   promotion: 60_000,
   configure: 10_000,
   stop: 55_000,
@@ -496,8 +501,13 @@ export class Database {
       await this.#configure(operation.settings, signal);
     await step(this.#receiverGone(signal), signal);
     const before = await step(this.#replayed(signal), signal);
-    await step(reserveTimeline(paths, { own: before.timeline, allotted: operation.timeline }), signal);
-    await writePromotion(paths, { term: operation.term, timeline: operation.timeline });
+    const expectedParent = await step(promotionParent(paths, before), signal);
+    await step(reserveTimeline(paths, { own: expectedParent, allotted: operation.timeline }), signal);
+    await writePromotion(paths, {
+      term: operation.term,
+      timeline: operation.timeline,
+      parent: expectedParent,
+    });
     if (this.#volume.state === 'ready') this.#volume = { ...this.#volume, promotedTerm: operation.term };
     signal.throwIfAborted();
     await step(this.#sql.promote(), signal);
@@ -515,10 +525,10 @@ export class Database {
     }
     const after = this.#last;
     const parent = this.#ancestors?.forks.at(-1)?.timeline;
-    if (after?.timeline !== operation.timeline || parent !== before.timeline)
+    if (after?.timeline !== operation.timeline || parent !== expectedParent)
       throw new OperationError(
         'WrongTimeline',
-        `the promotion should lead from timeline ${before.timeline} to ${operation.timeline}; it led from ${parent ?? '?'} to ${after?.timeline ?? '?'}`,
+        `the promotion should lead from timeline ${expectedParent} to ${operation.timeline}; it led from ${parent ?? '?'} to ${after?.timeline ?? '?'}`,
       );
     // pg_rewind needs the control file on the new timeline; nobody has to wait for it.
     this.#sql
@@ -527,15 +537,24 @@ export class Database {
     return this.#ancestors?.forks.at(-1)?.endLsn ?? after.flushLsn ?? 0n;
   }
 
-  /** Waits until everything received is replayed. */
-  async #replayed(signal: AbortSignal): Promise<{ timeline: number }> {
+  /** R5: waits until everything received, now or before the last start, is replayed. */
+  async #replayed(signal: AbortSignal): Promise<{ timeline: number; replayed: Lsn }> {
     const deadline = this.#o.now() + limit.replay;
+    let idle: { readonly since: number; readonly at: Lsn } | undefined;
     for (;;) {
       signal.throwIfAborted();
+      const asked = this.#o.now();
       await this.observe(1_000);
       const seen = this.#last;
-      if (seen !== undefined && (seen.receiveLsn === null || (seen.replayLsn ?? 0n) >= seen.receiveLsn))
-        return { timeline: seen.timeline };
+      if (seen !== undefined && (this.#state.observation?.at ?? 0) >= asked) {
+        const progress = replayProgress(seen);
+        const replayed = seen.replayLsn ?? 0n;
+        if (progress === 'done') return { timeline: seen.timeline, replayed };
+        if (idle !== undefined && idle.at !== replayed) idle = undefined;
+        if (progress === 'idle') idle ??= { since: asked, at: replayed };
+        if (progress === 'idle' && idle !== undefined && asked - idle.since >= limit.replayLooksAgain)
+          return { timeline: seen.timeline, replayed };
+      }
       if (this.#o.now() > deadline)
         throw new OperationError('ReplayTimeout', 'what was received could not be replayed in time');
       await sleep(10);
@@ -646,14 +665,24 @@ export class Database {
         `the volume belongs to cluster ${this.#identity.clusterId}, not to ${this.#o.clusterId}`,
       );
     const control = await readControlData(this.#o.installation);
+    const timeline = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
+    const promotion = await readPromotion(paths);
     this.#volume = {
       state: 'ready',
       dataId: this.#identity.dataId,
       systemIdentifier: control.systemIdentifier,
       bootstrap: this.#identity.bootstrap,
-      promotedTerm: (await readPromotion(paths)).term,
-      timeline: Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline),
+      promotedTerm: promotion.term,
+      timeline,
+      wrongParent: await this.#hasWrongParent(timeline, promotion),
     };
+  }
+
+  /** R6: the promotion that led to this timeline came from another one than was meant. */
+  async #hasWrongParent(timeline: number, promotion: Promotion): Promise<boolean> {
+    if (promotion.timeline !== timeline || promotion.parent === undefined) return false;
+    const forks = await readTimelineHistory(this.#o.installation.paths, timeline).catch(() => undefined);
+    return forks?.at(-1)?.timeline !== promotion.parent;
   }
 
   async #readAncestors(timeline: number): Promise<void> {

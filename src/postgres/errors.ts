@@ -7,6 +7,7 @@ export type PostgresErrorCode =
   | 'UnreadableControlData'
   | 'InvalidLsn'
   | 'InvalidTimelineHistory'
+  | 'HistoryAhead'
   | 'InvalidParameter'
   | 'VolumeInconsistent'
   | 'UnreadableIdentity'

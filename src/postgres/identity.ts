@@ -32,6 +32,8 @@ export type Taint = z.infer<typeof taintSchema>;
 export const promotionSchema = z.object({
   term: z.number().int().nonnegative(),
   timeline: z.number().int().nonnegative(),
+  /** From which timeline it was to lead there; unknown for a start without a promotion. */
+  parent: z.number().int().positive().optional(),
 });
 
 /** The greatest term this volume was promoted in, and the timeline allotted then (`agent/promotion.json`). */

@@ -7,8 +7,14 @@ import { readRemote } from './remote.ts';
 import { rewind } from './rewind.ts';
 import { applicationName, blockingPlaceholder } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
+import { replayProgress } from './sql.ts';
 import { eventually, query, TestBed, type TestInstance } from './test-instances.ts';
-import { readTimelineHistory, removeUnreachedHistories, reserveTimeline } from './timeline-history.ts';
+import {
+  promotionParent,
+  readTimelineHistory,
+  removeUnreachedHistories,
+  reserveTimeline,
+} from './timeline-history.ts';
 import { prepareVolume, removeOldData } from './volume.ts';
 
 let bed: TestBed;
@@ -189,9 +195,24 @@ describe('replication', { concurrent: false }, () => {
     const control = await readControlData(c.installation);
     expect(control.checkpointTimeline).toBe(1);
     await removeUnreachedHistories(c.paths, control.checkpointTimeline);
-    await c.startAsStandby(undefined);
-    const seen = await c.observed('all is replayed', ({ timeline }) => timeline === 4);
-    expect(seen.timeline).toBe(4);
+    // Local WAL is left while the replay waits for something else: nothing was received, and yet it is not done.
+    await c.startAsStandby(undefined, {
+      parameters: { shared_buffers: '16MB', recovery_min_apply_delay: '1h' },
+    });
+    const waiting = await c.observed(
+      'the replay waits',
+      ({ startupWaitEvent }) => startupWaitEvent === 'RecoveryApplyDelay',
+    );
+    expect(waiting.receiveLsn).toBeNull();
+    expect(replayProgress(waiting)).toBe('busy');
+    await c.configure();
+    await c.sql.reload();
+    const seen = await c.observed('local WAL has run out', (now) => replayProgress(now) === 'done');
+    expect(seen).toMatchObject({ timeline: 4, receiveLsn: null });
+    expect(await promotionParent(c.paths, { timeline: 4, replayed: seen.replayLsn ?? 0n })).toBe(4);
+    await expect(reserveTimeline(c.paths, { own: 1, allotted: 9 })).rejects.toMatchObject({
+      code: 'HistoryAhead',
+    });
     expect(await run(c, 'SELECT 1 FROM t WHERE id = 3')).toHaveLength(1);
     await c.stop();
     await c.startAsStandby(b, { upstreamSlot: applicationName(c.dataId) });

@@ -107,6 +107,26 @@ export interface Observation {
   readonly checkpointTimeline: number;
 }
 
+/**
+ * R5: how far the replay of a standby whose WAL receiver is gone for good has come. `done`: everything that was received
+ * and everything that was on its disk before is replayed. `idle`: its startup process found no more WAL when it looked
+ * last, which may have been before the receiver ended; still so after `wal_retrieve_retry_interval`, it is done, and what
+ * was received beyond is part of a record. `busy`: neither.
+ *
+ * The startup process waits in RecoveryRetrieveRetryInterval after all sources have failed, local WAL first
+ * (https://www.postgresql.org/docs/current/monitoring-stats.html, WaitForWALToBecomeAvailable in xlogrecovery.c). Where
+ * nothing was asked for by streaming (`receiveLsn` is null), that is the only proof that no local WAL is left.
+ */
+export function replayProgress(
+  seen: Pick<Observation, 'receiveLsn' | 'replayLsn' | 'startupWaitEvent'>,
+): 'done' | 'idle' | 'busy' {
+  const { receiveLsn, replayLsn } = seen;
+  const idle = seen.startupWaitEvent === 'RecoveryRetrieveRetryInterval';
+  if (receiveLsn === null) return idle ? 'done' : 'busy';
+  if (replayLsn !== null && replayLsn >= receiveLsn) return 'done';
+  return idle ? 'idle' : 'busy';
+}
+
 // One row of JSON, in one round trip. CASE keeps functions away that fail in the other role.
 const observation = `
 SELECT json_build_object(

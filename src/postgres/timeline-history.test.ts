@@ -6,6 +6,7 @@ import { type PostgresPaths, postgresPaths } from './paths.ts';
 import {
   historyFileName,
   parseTimelineHistory,
+  promotionParent,
   readTimelineHistory,
   removeForeignHistories,
   removeUnreachedHistories,
@@ -23,6 +24,9 @@ beforeEach(async () => {
 afterEach(() => rm(paths.dataRoot, { recursive: true }));
 
 const put = (timeline: number, text: string) => writeFile(join(wal, historyFileName(timeline)), text);
+/** A WAL segment; also the one that a receiver has only begun. */
+const putWal = (timeline: number) =>
+  writeFile(join(wal, `${timeline.toString(16).toUpperCase().padStart(8, '0')}000000000000000A`), '');
 const there = async () =>
   (await readdir(wal))
     .filter((name) => name.endsWith('.history'))
@@ -76,11 +80,47 @@ test('reserving removes siblings and fills the gap', async () => {
 test('numbers of a promotion that did not happen are freed, those below a real history stay', async () => {
   for (const empty of [2, 3, 5, 6]) await put(empty, '');
   await put(4, '1\t0/1\tx\n');
+  await putWal(4);
   await removeUnreachedHistories(paths, 1);
   expect(await there()).toEqual([2, 3, 4]);
   await rm(join(wal, historyFileName(4)));
   await removeUnreachedHistories(paths, 1);
   expect(await there()).toEqual([]);
+});
+
+test('a history of which no WAL was ever received goes before a start, and all above it', async () => {
+  await putWal(1);
+  await put(2, '1\t0/1\tx\n');
+  await put(3, '');
+  await removeUnreachedHistories(paths, 1);
+  expect(await there()).toEqual([]);
+});
+
+test('a history that local WAL may belong to is never removed for a promotion', async () => {
+  await putWal(4);
+  await put(4, '1\t0/1\tx\n');
+  await put(9, '1\t0/1\tx\n');
+  await expect(reserveTimeline(paths, { own: 1, allotted: 7 })).rejects.toMatchObject({
+    code: 'HistoryAhead',
+  });
+  expect(await there()).toEqual([4, 9]);
+  await reserveTimeline(paths, { own: 4, allotted: 7 });
+  expect(await there()).toEqual([4, 5, 6]);
+});
+
+test('the parent of a promotion is the newest timeline that begins where the replay ended', async () => {
+  const parent = (replayed: bigint) => promotionParent(paths, { timeline: 1, replayed });
+  expect(await parent(5n)).toBe(1);
+  await put(2, '');
+  expect(await parent(5n)).toBe(1);
+  await put(3, '1\t0/5\tx\n');
+  expect(await parent(5n)).toBe(3);
+  // It forks off before what is here: not adopted.
+  expect(await parent(6n)).toBe(1);
+  await expect(parent(4n)).rejects.toMatchObject({ code: 'HistoryAhead' });
+  // Probing is contiguous.
+  await put(5, '1\t0/9\tx\n');
+  expect(await parent(5n)).toBe(3);
 });
 
 test('histories that are not of the leader go', async () => {

@@ -2,7 +2,7 @@ import { open, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ifThere, syncDirectory } from './durable-files.ts';
 import { PostgresError } from './errors.ts';
-import { type Lsn, parseLsn } from './lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
 import type { PostgresPaths } from './paths.ts';
 
 /** One line of a timeline history file: the ancestor and where its successor leaves it. */
@@ -65,17 +65,56 @@ export async function readTimelineHistory(
 }
 
 /**
+ * R6: the timeline that a promotion would name as the parent of the new one: the one replayed last, or a child of it
+ * that begins exactly where the replay ended. Postgres adopts the newest history that it finds by probing contiguously,
+ * unless that is no child or forks off before the replayed position (rescanLatestTimeLine in xlogrecovery.c). Call it
+ * when the WAL receiver is gone and all is replayed. Throws PostgresError `HistoryAhead` when the adopted one begins
+ * further on: the new timeline's history would then contradict it.
+ */
+export async function promotionParent(
+  paths: PostgresPaths,
+  { timeline, replayed }: { timeline: number; replayed: Lsn },
+): Promise<number> {
+  const sizes = await historySizes(paths);
+  let newest = timeline;
+  while (sizes.has(newest + 1)) newest++;
+  if (newest === timeline) return timeline;
+  const forks = (await readTimelineHistory(paths, newest)) ?? [];
+  const fork = forks.find((candidate) => candidate.timeline === timeline);
+  if (fork === undefined || fork.endLsn < replayed) return timeline;
+  if (fork.endLsn === replayed) return newest;
+  throw new PostgresError('HistoryAhead', {
+    expected: `no timeline that begins after ${formatLsn(replayed)} on timeline ${timeline}, which is all that is here`,
+    found: `timeline ${newest}, which begins at ${formatLsn(fork.endLsn)}`,
+    advice:
+      'a restart as standby forgets a timeline of which there is no WAL here; else promote another instance',
+  });
+}
+
+/**
  * R6: puts empty history files on disk, durably, for every number between `own` and `allotted`, and removes every other
  * history file of a timeline greater than `own` (a sibling's would be taken for the parent), so that the next promotion
- * chooses `allotted`. `own` is the timeline replayed last (`Observation.timeline`). Call it when the WAL receiver is
+ * chooses `allotted`. `own` is the timeline that will be its parent (`promotionParent`). Call it when the WAL receiver is
  * verified gone and all is replayed, just before `promote`. The files are never archived, because they are not marked
- * ready. Throws RangeError unless allotted > own >= 1.
+ * ready. Throws RangeError unless allotted > own >= 1, and PostgresError `HistoryAhead` when there is WAL here that may
+ * belong to a history that would have to go: it was not replayed.
  */
 export async function reserveTimeline(
   paths: PostgresPaths,
   { own, allotted }: { own: number; allotted: number },
 ): Promise<void> {
   const toFill = timelinesToFill(own, allotted);
+  const newest = await newestWalTimeline(paths);
+  const needed = [...(await historySizes(paths))].find(
+    ([timeline, size]) => size > 0 && timeline > own && timeline <= newest,
+  );
+  if (needed !== undefined)
+    throw new PostgresError('HistoryAhead', {
+      expected: `no WAL after timeline ${own}, on which the replay ended`,
+      found: `WAL of timeline ${newest} and the history of timeline ${needed[0]}`,
+      advice:
+        'it may hold commits that nobody else has: promote another instance, or look why it is not replayed',
+    });
   await removeHistories(paths, (timeline) => timeline > own);
   for (const timeline of toFill) {
     const handle = await open(join(walDirectory(paths), historyFileName(timeline)), 'w', 0o600);
@@ -90,13 +129,16 @@ export async function reserveTimeline(
 
 /**
  * R6: before a start of a Postgres that did not reach its allotted timeline: removes the empty history files that such
- * a promotion left. Empty ones below a real history file stay: Postgres probes contiguously, and without them recovery
+ * a promotion left, and the histories of timelines of which no WAL was ever received (they are fetched again when they
+ * are followed). What is at or below a history that has WAL stays: Postgres probes contiguously, and without it recovery
  * would not find the timeline on which acknowledged WAL was received. `own`: timeline of the control file.
  */
 export async function removeUnreachedHistories(paths: PostgresPaths, own: number): Promise<void> {
   const sizes = await historySizes(paths);
-  const lastReal = Math.max(own, ...[...sizes].filter(([, size]) => size > 0).map(([timeline]) => timeline));
-  await removeHistories(paths, (timeline) => timeline > lastReal);
+  const newest = await newestWalTimeline(paths);
+  const withWal = [...sizes].filter(([timeline, size]) => size > 0 && timeline <= newest);
+  const last = Math.max(own, ...withWal.map(([timeline]) => timeline));
+  await removeHistories(paths, (timeline) => timeline > last);
 }
 
 /**
@@ -124,6 +166,15 @@ async function historySizes(paths: PostgresPaths): Promise<Map<number, number>> 
     if (timeline !== undefined) sizes.set(timeline, (await stat(join(walDirectory(paths), name))).size);
   }
   return sizes;
+}
+
+/** The newest timeline that a WAL segment here is named after, complete or not; 0: there is none. */
+async function newestWalTimeline(paths: PostgresPaths): Promise<number> {
+  const timelines = (await readdir(walDirectory(paths))).flatMap((name) => {
+    const digits = /^([0-9A-F]{8})[0-9A-F]{16}(\.partial)?$/.exec(name)?.[1];
+    return digits === undefined ? [] : [Number.parseInt(digits, 16)];
+  });
+  return Math.max(0, ...timelines);
 }
 
 async function removeHistories(paths: PostgresPaths, which: (timeline: number) => boolean): Promise<void> {

@@ -419,6 +419,11 @@ describe('the restart of a leader', () => {
     });
   });
 
+  it('is not simply started where its promotion came from another timeline than was meant (R6)', () => {
+    const strayed = { ...restarted, volume: volume({ promotedTerm: 3, wrongParent: true }) };
+    expect(operation(won(strayed))).toMatchObject({ do: 'start', as: 'standby' });
+  });
+
   it('promotes in its own term when it never did', () => {
     const world = { ...restarted, volume: volume({ promotedTerm: 2, timeline: 2 }) };
     const d = ended(won(world).state, { ok: true }, { ...world, postgres: standby({ timeline: 2 }) });

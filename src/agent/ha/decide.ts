@@ -1297,6 +1297,7 @@ function holdsTerm(facts: Facts, leader: LeaderValue): boolean {
   const { volume } = facts;
   if (volume.state !== 'ready' || facts.postgres.process !== 'none' || volume.timeline !== leader.timeline)
     return false;
+  if (volume.wrongParent === true) return false;
   return volume.promotedTerm === leader.term || (volume.bootstrap && leader.term === 1);
 }
 

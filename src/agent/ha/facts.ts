@@ -40,6 +40,8 @@ export type Volume =
       readonly promotedTerm: number;
       /** The timeline of the last checkpoint, when Postgres is not running. */
       readonly timeline: number;
+      /** The last promotion led to this timeline from another one than was meant (rule R6). */
+      readonly wrongParent?: boolean;
     };
 
 export interface Dcs {
