@@ -28,7 +28,8 @@ import type {
   PeerAnswer,
   TransactionOutcome,
 } from './ha/facts.ts';
-import { replicationName } from './ha/names.ts';
+import { noDataId } from './ha/names.ts';
+import { nothingKnown, planSlots, rememberData } from './ha/slots.ts';
 import type { Membership } from './membership.ts';
 import type { PeerAddress, Peers } from './peers.ts';
 import type { Routing } from './routing.ts';
@@ -81,6 +82,7 @@ export class Agent {
   #slotsAt = 0;
   #publishedAt = 0;
   #slots: readonly string[] = [];
+  #knownData = nothingKnown;
   #timer: NodeJS.Timeout | undefined;
   #lastTickAt: number;
   #announced = '';
@@ -299,12 +301,13 @@ export class Agent {
       peers.announce(this.answer());
     this.#announced = said;
 
-    const slots = this.#wantedSlots(facts);
+    this.#knownData = rememberData(this.#knownData, facts.dcs.view);
+    const slots = planSlots(this.#knownData, facts.dcs.view, facts.me.instance);
     const slotsDue =
-      facts.now - this.#slotsAt > slotsEveryMs || !slots.every((slot) => this.#slots.includes(slot));
+      facts.now - this.#slotsAt > slotsEveryMs || !slots.wanted.every((slot) => this.#slots.includes(slot));
     if (leads && slotsDue && this.#state.operation === undefined) {
       this.#slotsAt = facts.now;
-      this.#slots = slots;
+      this.#slots = slots.wanted;
       database
         .tendSlots(slots)
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
@@ -318,16 +321,10 @@ export class Agent {
       this.#slotsAt = facts.now;
       // A standby keeps no slots: nobody advances them, and they would hold WAL for ever.
       database
-        .tendSlots([])
+        .tendSlots({ wanted: [], obsolete: () => true })
         .then(() => database.forgetOldData())
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
     }
-  }
-
-  #wantedSlots(facts: Facts): string[] {
-    return [...facts.dcs.view.members.values()]
-      .filter((m) => m.value.instance !== facts.me.instance)
-      .map((m) => replicationName(m.value.dataId));
   }
 
   #whomToAsk(facts: Facts): PeerAddress[] {
@@ -392,7 +389,7 @@ export class Agent {
     const at = received ?? o?.replayedLsn;
     return {
       instance: me.instance,
-      dataId: facts.volume.state === 'ready' ? facts.volume.dataId : '0000000000000000',
+      dataId: facts.volume.state === 'ready' ? facts.volume.dataId : noDataId,
       bootId: me.bootId,
       address: me.address,
       node: me.node,

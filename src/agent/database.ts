@@ -46,6 +46,7 @@ import type {
   Volume,
 } from './ha/facts.ts';
 import { replicationName } from './ha/names.ts';
+import type { SlotPlan } from './ha/slots.ts';
 import { readAcceptedSettings, refusedByProgram, writeAcceptedSettings } from './user-settings.ts';
 
 /** What Postgres is to run with, besides what the decisions set. */
@@ -595,11 +596,11 @@ export class Database {
       this.#o.log.info('removed the data of before the last clone');
   }
 
-  /** Makes the slots that are missing and drops those of nobody; on the primary. */
-  async tendSlots(wanted: readonly string[]): Promise<void> {
+  /** Makes the slots that are missing and drops those that are nobody's or that hold nothing any more; on the primary. */
+  async tendSlots({ wanted, obsolete }: SlotPlan): Promise<void> {
     for (const slot of this.#last?.slots ?? []) {
       const ours = slot.type === 'physical' && slot.name.startsWith('k_');
-      if (ours && !slot.active && (!wanted.includes(slot.name) || slot.walStatus === 'lost'))
+      if (ours && !slot.active && (obsolete(slot.name) || slot.walStatus === 'lost'))
         await this.#sql.dropSlot(slot.name);
     }
     const there = new Set((this.#last?.slots ?? []).map((s) => s.name));

@@ -32,6 +32,7 @@ import type {
   TransactionOutcome,
 } from './facts.ts';
 import { includesMember, placeholderName, replicationName, sameMember } from './names.ts';
+import { nothingKnown, planSlots } from './slots.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
 /** A synchronous standby is replaced when commits have waited this long for it, ms ... */
@@ -689,9 +690,7 @@ function promote(draft: Draft, reign: Reign, settings: Settings, o: Observation)
     );
     return;
   }
-  const slots = [...facts.dcs.view.members.values()]
-    .filter((m) => m.value.instance !== facts.me.instance)
-    .map((m) => replicationName(m.value.dataId));
+  const slots = planSlots(nothingKnown, facts.dcs.view, facts.me.instance).wanted;
   draft.operate(
     { do: 'promote', term: reign.term, timeline: reign.timeline, settings, slots },
     `this instance won term ${reign.term}: ${reign.why}`,

@@ -8,6 +8,9 @@ export function replicationName(dataId: string): string {
   return `k_${dataId}`;
 }
 
+/** Announced as data id by an instance that has no usable data: it is empty, or being cloned. */
+export const noDataId = '0000000000000000';
+
 /** In `synchronous_standby_names` when nobody may confirm: commits wait. No data id has this form. */
 export const placeholderName = 'k_nobody';
 
