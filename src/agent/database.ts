@@ -382,9 +382,16 @@ export class Database {
       this.#overridden = mismatches.filter((m) => !m.pendingRestart).map((m) => m.name);
       if (this.#overridden.length > 0)
         this.#o.log.warn({ mismatches }, 'settings that Koschei owns are overridden from elsewhere');
+      if (!settings.clientsAllowed) await step(this.#endClientSessions(), signal);
     }
     this.#applied = { ...settings, generation };
     await this.observe(2_000);
+  }
+
+  /** A closed door keeps new clients out; a session of a standby from before could write once that is promoted. */
+  async #endClientSessions(): Promise<void> {
+    const ended = await this.#sql.endClientSessions();
+    if (ended > 0) this.#o.log.info({ ended }, 'client sessions were ended: clients are not let in now');
   }
 
   async #verify(): Promise<void> {
@@ -511,6 +518,9 @@ export class Database {
     });
     if (this.#volume.state === 'ready') this.#volume = { ...this.#volume, promotedTerm: operation.term };
     signal.throwIfAborted();
+    const { clientsAllowed } = operation.settings;
+    // Who came while the postmaster had not yet read its new settings is in by now.
+    if (!clientsAllowed) await step(this.#endClientSessions(), signal);
     await step(this.#sql.promote(), signal);
     // While it promotes: standbys that come too early try again after 100 ms.
     for (const slot of operation.slots)
@@ -524,6 +534,7 @@ export class Database {
         throw new OperationError('PromotionTimeout', 'Postgres did not end its recovery');
       await sleep(10);
     }
+    if (!clientsAllowed) await step(this.#endClientSessions(), signal);
     const after = this.#last;
     const parent = this.#ancestors?.forks.at(-1)?.timeline;
     if (after?.timeline !== operation.timeline || parent !== expectedParent)

@@ -4,8 +4,17 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { programPath } from './binaries.ts';
+import { formatLsn } from './lsn.ts';
 import { findStaleProcesses } from './process.ts';
+import { setStandbySignal } from './settings-files.ts';
+import { replayProgress } from './sql.ts';
 import { eventually, TestBed, type TestInstance } from './test-instances.ts';
+import {
+  historyFileName,
+  promotionParent,
+  readTimelineHistory,
+  reserveTimeline,
+} from './timeline-history.ts';
 import { prepareVolume } from './volume.ts';
 
 let bed: TestBed;
@@ -103,6 +112,38 @@ test('the application logs in with its password over TLS only, the superuser not
       (error: Error) => /pg_hba/.test(error.message),
     ),
   );
+  await instance.stop();
+});
+
+test('sessions of clients from before the doors were closed are ended, on a standby as well', async () => {
+  await setStandbySignal(instance.paths, true);
+  await instance.configure();
+  await instance.postgres.start();
+  await instance.postgres.waitUntilReady({ timeoutMs: 20_000 });
+  const client = new pg.Client({
+    host: instance.paths.socketDir,
+    port: instance.paths.port,
+    user: 'app',
+    password: 'the password',
+    database: 'app',
+  });
+  let ended = false;
+  client.on('error', () => {});
+  client.on('end', () => {
+    ended = true;
+  });
+  await client.connect();
+  const own = session();
+  await own.connect();
+
+  const closed = await instance.configure({ acceptClients: false });
+  await instance.sql.reloadAndVerify(closed.owned);
+  await client.query('SELECT 1');
+  await expect(client.query('CREATE TABLE before_promotion (a int)')).rejects.toThrow(/read-only/);
+  expect(await instance.sql.endClientSessions()).toBe(1);
+  await eventually('the client is gone', () => ended);
+  await own.query('SELECT 1').finally(() => own.end());
+  expect(await instance.sql.endClientSessions()).toBe(0);
   await instance.stop();
 });
 
@@ -269,4 +310,34 @@ test('an agent that died with its Postgres leaves what the next one can fence', 
   await instance.postgres.fence();
   expect(findStaleProcesses(instance.paths.dataRoot)).toEqual([]);
   foreign.unref();
+});
+
+test('a promotion is a child of the timeline that begins where the replay ended, though nothing of it is here', async () => {
+  const { paths, sql } = instance;
+  await setStandbySignal(paths, true);
+  await instance.configure();
+  await instance.postgres.start();
+  await instance.postgres.waitUntilReady({ timeoutMs: 20_000 });
+  const { timeline, replayLsn } = await instance.observed(
+    'all is replayed',
+    (now) => replayProgress(now) === 'done',
+  );
+  const replayed = replayLsn ?? 0n;
+  // As a receiver fetches it from a primary that was promoted and lost before it wrote anything.
+  const own = (await readTimelineHistory(paths, timeline)) ?? [];
+  const forks = [...own, { timeline, endLsn: replayed }];
+  await writeFile(
+    join(paths.pgdata, 'pg_wal', historyFileName(timeline + 1)),
+    forks.map((fork) => `${fork.timeline}\t${formatLsn(fork.endLsn)}\tx\n`).join(''),
+  );
+  const parent = await promotionParent(paths, { timeline, replayed });
+  expect(parent).toBe(timeline + 1);
+  // Postgres looks for it in each round.
+  await eventually('it is adopted', () => instance.log.some((r) => /new target timeline/.test(r.message)));
+  await reserveTimeline(paths, { own: parent, allotted: timeline + 4 });
+  await sql.promote();
+  const promoted = await instance.observed('it is primary', ({ inRecovery }) => !inRecovery);
+  expect(promoted.timeline).toBe(timeline + 4);
+  expect((await readTimelineHistory(paths, timeline + 4))?.at(-1)?.timeline).toBe(parent);
+  await instance.stop();
 });

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { Connection, KeptConnection } from './connection.ts';
+import { replicationRole } from './conninfo.ts';
 import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
 import type { PostgresPaths } from './paths.ts';
 import { sendSignal } from './processes.ts';
@@ -329,6 +330,21 @@ export class LocalSql {
     return this.#onOwnConnection(timeoutMs, async (connection) => {
       await connection.query('CHECKPOINT', { timeoutMs });
     });
+  }
+
+  /**
+   * Ends every session of a client, how many there were: of those that a closed door (`acceptClients`) no longer lets in.
+   * The superuser on the socket and the other instances stay.
+   */
+  async endClientSessions(timeoutMs?: number): Promise<number> {
+    const rows = await this.#query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+         AND usename IS DISTINCT FROM ${quoteLiteral(replicationRole)}
+         AND NOT coalesce(usename = ${quoteLiteral(this.#user)} AND client_addr IS NULL, false)`,
+      timeoutMs,
+    );
+    return rows.length;
   }
 
   /** R5: asks the walreceiver process to end (SIGTERM); its pid, or null when there is none. */
