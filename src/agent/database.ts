@@ -24,6 +24,7 @@ import {
   removeUnreachedHistories,
   renderSettings,
   replayProgress,
+  replicationName,
   reserveTimeline,
   rewind,
   type Observation as SqlObservation,
@@ -45,7 +46,6 @@ import type {
   Upstream,
   Volume,
 } from './ha/facts.ts';
-import { replicationName } from './ha/names.ts';
 import type { SlotPlan } from './ha/slots.ts';
 import { readAcceptedSettings, refusedByProgram, writeAcceptedSettings } from './user-settings.ts';
 

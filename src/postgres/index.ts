@@ -10,6 +10,7 @@ export * from './paths.ts';
 export * from './process.ts';
 export * from './program.ts';
 export * from './remote.ts';
+export * from './replication-names.ts';
 export * from './rewind.ts';
 export * from './settings.ts';
 export * from './settings-files.ts';

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readControlData } from './control-data.ts';
 import { readTaint, writeTaint } from './identity.ts';
 import { readRemote } from './remote.ts';
+import { placeholderName, replicationName } from './replication-names.ts';
 import { rewind } from './rewind.ts';
-import { applicationName, blockingPlaceholder } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
 import { replayProgress } from './sql.ts';
 import { eventually, query, TestBed, type TestInstance } from './test-instances.ts';
@@ -38,7 +38,7 @@ afterAll(() => bed.close());
 const run = (instance: TestInstance, statement: string) => query(instance, statement, 'app');
 
 function rowFor(instance: TestInstance) {
-  return (row: { applicationName: string }) => row.applicationName === applicationName(instance.dataId);
+  return (row: { applicationName: string }) => row.applicationName === replicationName(instance.dataId);
 }
 
 async function setSynchronous(primary: TestInstance, names: string[]): Promise<void> {
@@ -52,9 +52,9 @@ describe('replication', { concurrent: false }, () => {
     for (const standby of [b, c]) {
       expect(standby.identity?.systemIdentifier).toBe(a.identity?.systemIdentifier);
       expect(standby.dataId).not.toBe(a.dataId);
-      await a.sql.createSlot(applicationName(standby.dataId));
-      await a.sql.createSlot(applicationName(standby.dataId));
-      await standby.startAsStandby(a, { upstreamSlot: applicationName(standby.dataId) });
+      await a.sql.createSlot(replicationName(standby.dataId));
+      await a.sql.createSlot(replicationName(standby.dataId));
+      await standby.startAsStandby(a, { upstreamSlot: replicationName(standby.dataId) });
     }
     expect(await readlink(join(b.paths.pgdata, 'pg_wal'))).toBe(
       join(b.paths.walRoot ?? '', `pg_wal.${b.dataId}`),
@@ -64,7 +64,7 @@ describe('replication', { concurrent: false }, () => {
     );
     expect(seen).toMatchObject({ inRecovery: false, timeline: 1, walReceiver: null, walReceiverPid: null });
     expect(seen.slots.map(({ name, active }) => [name, active]).sort()).toEqual(
-      [b, c].map((standby) => [applicationName(standby.dataId), true]).sort(),
+      [b, c].map((standby) => [replicationName(standby.dataId), true]).sort(),
     );
     const standby = await b.observed('it receives', ({ walReceiver }) => walReceiver?.status === 'streaming');
     expect(standby).toMatchObject({
@@ -87,7 +87,7 @@ describe('replication', { concurrent: false }, () => {
     });
     expect(b.rendered?.owned.max_connections).toBe('100');
     await b.stop();
-    await b.startAsStandby(a, { upstreamSlot: applicationName(b.dataId) });
+    await b.startAsStandby(a, { upstreamSlot: replicationName(b.dataId) });
   });
 
   test('commits wait for all named standbys, and that is seen', async () => {
@@ -96,7 +96,7 @@ describe('replication', { concurrent: false }, () => {
       ({ replication }) => replication.filter((r) => r.state === 'streaming').length === 2,
     );
     expect(await a.sql.proveCommitsWait(500)).toBe(false);
-    await setSynchronous(a, [applicationName(b.dataId), applicationName(c.dataId)]);
+    await setSynchronous(a, [replicationName(b.dataId), replicationName(c.dataId)]);
     const seen = await a.observed('priorities', ({ replication }) =>
       replication.every((row) => row.syncState === 'sync'),
     );
@@ -104,14 +104,14 @@ describe('replication', { concurrent: false }, () => {
     expect(seen.replication.find(rowFor(c))?.syncPriority).toBe(2);
     expect(await a.sql.proveCommitsWait(10_000)).toBe(true);
 
-    await setSynchronous(a, [applicationName(b.dataId), blockingPlaceholder]);
+    await setSynchronous(a, [replicationName(b.dataId), placeholderName]);
     const commit = run(a, 'INSERT INTO t VALUES (1)');
     await a.observed(
       'a waiter',
       ({ syncWaiters }) => syncWaiters.count === 1 && syncWaiters.longestMs >= 100,
     );
     expect(await a.sql.proveCommitsWait(5_000)).toBe(true);
-    await setSynchronous(a, [applicationName(b.dataId)]);
+    await setSynchronous(a, [replicationName(b.dataId)]);
     await commit;
     await a.observed(
       'no waiter',
@@ -127,7 +127,7 @@ describe('replication', { concurrent: false }, () => {
       ({ walReceiver, walReceiverPid }) => walReceiver === null && walReceiverPid === null,
     );
     await b.sql.reloadAndVerify(
-      (await b.configure({ upstream: a.upstream, upstreamSlot: applicationName(b.dataId) })).owned,
+      (await b.configure({ upstream: a.upstream, upstreamSlot: replicationName(b.dataId) })).owned,
     );
     const { walReceiverPid } = await b.observed(
       'it receives',
@@ -154,7 +154,7 @@ describe('replication', { concurrent: false }, () => {
   });
 
   test('a promotion takes exactly the allotted timeline, and the other standby follows', async () => {
-    await setSynchronous(a, [applicationName(b.dataId)]);
+    await setSynchronous(a, [replicationName(b.dataId)]);
     // A reload alone is not enough: processes take it up one by one.
     expect(await a.sql.proveCommitsWait(10_000)).toBe(true);
     await run(a, 'INSERT INTO t VALUES (2)');
@@ -174,9 +174,9 @@ describe('replication', { concurrent: false }, () => {
     expect(await readTimelineHistory(b.paths, 3)).toEqual([]);
     expect(await run(b, 'SELECT id FROM t ORDER BY id')).toEqual([{ id: 1 }, { id: 2 }]);
 
-    await b.sql.createSlot(applicationName(c.dataId));
+    await b.sql.createSlot(replicationName(c.dataId));
     await c.sql.reloadAndVerify(
-      (await c.configure({ upstream: b.upstream, upstreamSlot: applicationName(c.dataId) })).owned,
+      (await c.configure({ upstream: b.upstream, upstreamSlot: replicationName(c.dataId) })).owned,
     );
     await run(b, 'INSERT INTO t VALUES (3)');
     const followed = await c.observed(
@@ -215,7 +215,7 @@ describe('replication', { concurrent: false }, () => {
     });
     expect(await run(c, 'SELECT 1 FROM t WHERE id = 3')).toHaveLength(1);
     await c.stop();
-    await c.startAsStandby(b, { upstreamSlot: applicationName(c.dataId) });
+    await c.startAsStandby(b, { upstreamSlot: replicationName(c.dataId) });
   });
 
   test('the crashed old primary is rewound and streams', async () => {
@@ -235,8 +235,8 @@ describe('replication', { concurrent: false }, () => {
     const outcome = await rewind(a.installation, { source: b.upstream, dataId: a.dataId, timeoutMs: 60_000 });
     expect(outcome).toEqual({ kind: 'done', rewound: true });
     expect(await prepareVolume(a.paths)).toMatchObject({ kind: 'ready', identity: { dataId: a.dataId } });
-    await b.sql.createSlot(applicationName(a.dataId));
-    await a.startAsStandby(b, { upstreamSlot: applicationName(a.dataId) });
+    await b.sql.createSlot(replicationName(a.dataId));
+    await a.startAsStandby(b, { upstreamSlot: replicationName(a.dataId) });
     await a.observed(
       'it streams',
       ({ walReceiver, timeline }) => walReceiver?.status === 'streaming' && timeline === 4,

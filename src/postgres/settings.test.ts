@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { postgresPaths } from './paths.ts';
-import { renderSettings, type SettingsSpec, synchronousStandbyNames, withoutSettings } from './settings.ts';
+import { synchronousStandbyNames } from './replication-names.ts';
+import { renderSettings, type SettingsSpec, withoutSettings } from './settings.ts';
 import { hasStandbySignal, setStandbySignal, writeSettings } from './settings-files.ts';
 
 const gibibyte = 2 ** 30;

@@ -5,6 +5,7 @@ import { PostgresError } from './errors.ts';
 import { logLinePrefix } from './log-parser.ts';
 import type { PostgresPaths } from './paths.ts';
 import { quoteIdentifier, quoteSetting } from './quote.ts';
+import { replicationName, synchronousStandbyNames } from './replication-names.ts';
 
 /** Where a standby streams from. No name is resolved: `address` is dialled, `host` is checked in the certificate. */
 export interface Upstream {
@@ -61,19 +62,6 @@ export interface RenderedSettings {
   readonly files: Readonly<Record<SettingsFileName, string>>;
   /** The owned settings, as `current_setting()` must answer once they are in force. */
   readonly owned: Readonly<Record<string, string>>;
-}
-
-/** A name for `synchronous_standby_names` that no standby has: commits wait. */
-export const blockingPlaceholder = 'koschei_nobody';
-
-/** `application_name` and slot name of an instance: `k_` + its data id. */
-export function applicationName(dataId: string): string {
-  return `k_${dataId}`;
-}
-
-/** `FIRST n (...)` of n names, all required; empty for none. */
-export function synchronousStandbyNames(names: readonly string[]): string {
-  return names.length === 0 ? '' : `FIRST ${names.length} (${names.map(quoteIdentifier).join(', ')})`;
 }
 
 /** Content of the settings files. Pure. Throws PostgresError `InvalidParameter`, naming all that may not be set. */
@@ -168,7 +156,7 @@ function ownedSettings(
     primary_conninfo:
       spec.upstream === undefined
         ? ''
-        : replicationConninfo(paths, spec.upstream, { application_name: applicationName(spec.dataId) }),
+        : replicationConninfo(paths, spec.upstream, { application_name: replicationName(spec.dataId) }),
     primary_slot_name: spec.upstreamSlot ?? '',
     recovery_target_timeline: 'latest',
     wal_receiver_create_temp_slot: 'off',

@@ -11,6 +11,7 @@ import {
   type Stamped,
   type SyncValue,
 } from '../../dcs/index.ts';
+import { replicationName } from '../../postgres/replication-names.ts';
 import { answerProbe, decide, fenceDeadline, initialState } from './decide.ts';
 import type {
   AppliedSettings,
@@ -28,7 +29,6 @@ import type {
   TransactionOutcome,
   Volume,
 } from './facts.ts';
-import { replicationName } from './names.ts';
 
 /**
  * Whole clusters of agents that decide with `decide`, against fakes of etcd, Postgres and the network. One random

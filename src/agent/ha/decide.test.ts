@@ -11,6 +11,7 @@ import {
   type Stamped,
   type SyncValue,
 } from '../../dcs/index.ts';
+import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import { answerProbe, decide, divergence, fenceDeadline, initialState, wantedSettings } from './decide.ts';
 import type {
   Command,
@@ -29,7 +30,6 @@ import type {
   Volume,
   Walsender,
 } from './facts.ts';
-import { placeholderName, replicationName } from './names.ts';
 
 const now = 1_000_000;
 const ref = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });

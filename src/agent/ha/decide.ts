@@ -7,6 +7,7 @@ import {
   type SyncValue,
 } from '../../dcs/index.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
+import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import {
   eligibility,
   freshMs,
@@ -31,7 +32,7 @@ import type {
   Settings,
   TransactionOutcome,
 } from './facts.ts';
-import { includesMember, placeholderName, replicationName, sameMember } from './names.ts';
+import { includesMember, sameMember } from './names.ts';
 import { nothingKnown, planSlots } from './slots.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 

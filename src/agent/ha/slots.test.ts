@@ -8,7 +8,8 @@ import {
   type MemberValue,
   type Stamped,
 } from '../../dcs/index.ts';
-import { noDataId, replicationName } from './names.ts';
+import { replicationName } from '../../postgres/replication-names.ts';
+import { noDataId } from './names.ts';
 import { nothingKnown, planSlots, rememberData } from './slots.ts';
 
 const member = (instance: string, digit: string): MemberRef => ({ instance, dataId: digit.repeat(16) });

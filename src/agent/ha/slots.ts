@@ -1,5 +1,6 @@
 import type { ClusterView, MemberRef } from '../../dcs/index.ts';
-import { noDataId, replicationName } from './names.ts';
+import { replicationName } from '../../postgres/replication-names.ts';
+import { noDataId } from './names.ts';
 
 /** The data ids that this agent has seen: a slot belongs to an instance's data, which outlive the instance's lease in etcd. */
 export interface KnownData {

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { MemberRef, SyncValue } from '../../dcs/index.ts';
+import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import type { Observation, Walsender } from './facts.ts';
-import { placeholderName, replicationName } from './names.ts';
 import { type Candidate, type Joining, planSyncSet, type SyncSituation } from './sync-set.ts';
 
 const member = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });

@@ -1,6 +1,7 @@
 import type { ConfigValue, MemberRef, SyncValue } from '../../dcs/index.ts';
+import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import type { Observation } from './facts.ts';
-import { includesMember, placeholderName, replicationName } from './names.ts';
+import { includesMember } from './names.ts';
 
 /** What the leader knows when it thinks about its synchronous set. */
 export interface SyncSituation {
