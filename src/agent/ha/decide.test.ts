@@ -627,6 +627,14 @@ describe('fencing', () => {
     expect(operation(tick(follower(), { ...follow, postgres: leftovers }))?.do).toBe('fence');
   });
 
+  it('that fails is tried again a second later, and nothing else meanwhile', () => {
+    const due = { ...leading, leader: leaderOf(B) };
+    const d = ended(follower(doing({ do: 'fence', why: '' })), failure(), due);
+    expect(d.commands).toEqual([]);
+    expect(tick(d.state, { ...due, now: now + 999 }).commands).toEqual([]);
+    expect(operation(tick(d.state, { ...due, now: now + 1_000 }))?.do).toBe('fence');
+  });
+
   it('is told to the peers afterwards', () => {
     const d = ended(
       leader({ deadline: now }, doing({ do: 'fence', why: '' })),
@@ -782,6 +790,13 @@ describe('taking the leadership', () => {
   };
   const ready = follower({
     takeover: { phase: 'take', since: now - 100, leaderRevision: '40', syncRevision: '30', why: 'silence' },
+  });
+
+  it('is nothing for a volume that has become unusable meanwhile', () => {
+    const d = tick(ready, { ...taking, volume: { state: 'tainted', why: 'a test' } });
+    expect(write(d)).toBeUndefined();
+    expect(d.state.takeover).toBeUndefined();
+    expect(d.state.problem?.reason).toBe('WaitingForPrimary');
   });
 
   it('compares both revisions, allots a new timeline, and names the old set and the old leader (R4, R6)', () => {
@@ -1038,6 +1053,18 @@ describe('a crash of Postgres on the leader', () => {
     expect(tick(ready, { ...leading, view: { history } }).state.yielded).toBe(0);
   });
 
+  it('after which the volume cannot be looked at goes silent, too', () => {
+    const ending = (ms: number): World => ({
+      ...leading,
+      postgres: { process: 'starting', startedAs: 'primary', since: now - ms, walLost: false },
+    });
+    expect(write(tick(leader({ goodAt: now - 1_000 }), ending(5_000)))?.kind).toBe('heartbeat');
+    expect(tick(leader({ goodAt: now - 1_000 }), ending(5_001)).commands).toEqual([]);
+    expect(write(tick(leader({ goodAt: now - 1_000 }), { ...ending(9_000), peers: [] }))?.kind).toBe(
+      'heartbeat',
+    );
+  });
+
   it('that cannot be started goes silent, ends its reign, and tries again much later', () => {
     const failing = leader(
       { stage: 'start', goodAt: now - 1_500 },
@@ -1289,6 +1316,47 @@ describe('rejoining', () => {
     const d = tick(follower(), { ...world, volume: volume({ systemIdentifier: '78' }), postgres: down });
     expect(d.commands).toEqual([]);
     expect(d.state.problem?.reason).toBe('ForeignData');
+  });
+
+  it('says how often a clone failed, and waits longer each time, but never for ever', () => {
+    const empty: World = { ...world, volume: { state: 'empty' }, postgres: down };
+    const failedOnce = (clone: number, reason = 'ProgramFailed') =>
+      ended(
+        follower({
+          ...doing({ do: 'clone', upstream: { instance: B.instance, address: '' } }),
+          attempts: { start: 0, rewind: 0, clone },
+        }),
+        failure(reason),
+        empty,
+      ).state;
+    expect(failedOnce(0)).toMatchObject({ retryAt: now + 1_000, attempts: { clone: 1 } });
+    expect(failedOnce(30).retryAt).toBe(now + 300_000);
+    expect(failedOnce(2).problem).toEqual({
+      reason: 'CloneFailed',
+      message: 'attempt 3 to clone failed (ProgramFailed), the next is in 4 s: it failed',
+    });
+    expect(failedOnce(2, 'NotEnoughSpace').problem?.reason).toBe('NotEnoughSpace');
+    expect(operation(tick(failedOnce(2), { ...empty, now: now + 3_999 }))).toBeUndefined();
+    const later = {
+      ...empty,
+      now: now + 4_000,
+      peers: [answer(B, { state: 'primary', term: 3, openMs: 3_000 }, now + 3_900)],
+    };
+    expect(operation(tick(failedOnce(2), later))?.do).toBe('clone');
+  });
+
+  it('does not count a rewind that the primary could not yet serve', () => {
+    const rewinding = follower(doing({ do: 'rewind', upstream: { instance: B.instance, address: '' } }));
+    const twice = ended(
+      {
+        ...ended(rewinding, failure('RewindPostponed'), world).state,
+        ...doing({ do: 'rewind', upstream: { instance: B.instance, address: '' } }),
+      },
+      failure('RewindPostponed'),
+      world,
+    ).state;
+    expect(twice.attempts.rewind).toBe(0);
+    expect(ended(rewinding, failure(), world).state.attempts.rewind).toBe(1);
   });
 
   it('starts as a standby, and goes on trying while nobody could be cloned from', () => {

@@ -62,6 +62,10 @@ const readFreshMs = 500;
 const barrierPaceMs = 100;
 /** At least this long between two attempts to take over, ms. */
 const standAgainMs = 200;
+/** At least this long between two fences, the first of which failed, ms; koschei-init does not wait for the second. */
+const fenceAgainMs = 1_000;
+/** The longest wait between two attempts to clone, ms: each may read the whole of the primary's data. */
+const longestCloneWaitMs = 300_000;
 /** A leader whose Postgres did not start this often goes silent, so that others may lead. */
 const maxStarts = 3;
 /** How long it then waits before it tries again, if nobody else leads by then, ms. */
@@ -440,7 +444,10 @@ function failed(
       return;
     }
     case 'clone':
-      draft.set({ attempts: { ...attempts, clone: attempts.clone + 1 }, retryAt: backoff(attempts.clone) });
+      cloneFailed(draft, outcome);
+      return;
+    case 'fence':
+      draft.set({ fenceAfter: draft.now + fenceAgainMs });
       return;
     case 'stop-receiver':
       draft.set({ takeover: undefined, standAfter: draft.now + standAgainMs });
@@ -457,6 +464,18 @@ function failed(
     default:
       draft.set({ retryAt: backoff(1) });
   }
+}
+
+/** Says how often, and when again: it goes on for as long as there is no other way, but never faster than it helps. */
+function cloneFailed(draft: Draft, outcome: { reason: string; message: string }): void {
+  const { attempts } = draft.state;
+  const count = attempts.clone + 1;
+  const waitMs = Math.min(1_000 * 2 ** attempts.clone, longestCloneWaitMs);
+  draft.set({ attempts: { ...attempts, clone: count }, retryAt: draft.now + waitMs });
+  draft.problem(
+    outcome.reason === 'NotEnoughSpace' ? outcome.reason : 'CloneFailed',
+    `attempt ${count} to clone failed (${outcome.reason}), the next is in ${Math.round(waitMs / 1_000)} s: ${outcome.message}`,
+  );
 }
 
 /** What the operator asks this instance to do. */
@@ -498,6 +517,8 @@ function fenceIfDue(draft: Draft): boolean {
   const { facts, state } = draft;
   const running = state.operation?.operation;
   if (running?.do === 'fence') return true;
+  // A fence that failed, on a volume that cannot be read for example, is not tried again at once.
+  if (state.fenceAfter !== undefined && draft.now < state.fenceAfter) return true;
   const opening = running?.do === 'promote' || (running?.do === 'start' && running.as === 'primary');
   const { reign } = state;
   if (!mayWrite(facts) && !opening) {
@@ -575,9 +596,13 @@ function cannotLead(draft: Draft): boolean {
  */
 function isSlow(draft: Draft, reign: Reign): boolean {
   const { operation, yielded } = draft.state;
+  const { process, since } = draft.facts.postgres;
+  const patience = readyPatienceMs * 2 ** yielded;
+  // Postgres has ended, and the look at its volume that must come next does not.
+  if (reign.stage === 'leading') return process === 'starting' && draft.now - since > patience;
   // With Postgres up and nothing under way the next step is about to be taken, and it needs a heartbeat (R5).
-  const waits = draft.facts.postgres.process !== 'running' || operation !== undefined;
-  return reign.stage !== 'leading' && waits && draft.now - reign.since > readyPatienceMs * 2 ** yielded;
+  const waits = process !== 'running' || operation !== undefined;
+  return waits && draft.now - reign.since > patience;
 }
 
 /** Writes that fail at once are not repeated at once. */
@@ -1030,11 +1055,12 @@ function follow(draft: Draft): void {
   const { leader, sync } = view;
   if (leader === undefined || sync === undefined) return bootstrap(draft);
   if (isMine(facts, leader.value)) return resume(draft, leader, sync);
-  if (state.takeover !== undefined) return takeOver(draft, leader, sync);
   if (volume.state !== 'ready') {
+    if (state.takeover !== undefined) draft.set({ takeover: undefined });
     clone(draft, leader.value, volume.state === 'tainted' ? volume.why : 'the volume is empty');
     return;
   }
+  if (state.takeover !== undefined) return takeOver(draft, leader, sync);
   if (postgres.process === 'none') {
     if (draft.now < state.retryAt) return;
     if (state.attempts.start >= 5 && clone(draft, leader.value, 'Postgres does not start')) return;

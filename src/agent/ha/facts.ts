@@ -227,6 +227,8 @@ export interface HaState {
   /** Reigns in a row that ended because Postgres was not ready in time: each makes the next more patient. */
   readonly yielded: number;
   readonly retryAt: number;
+  /** After a fence that failed, none is begun before this. */
+  readonly fenceAfter?: number;
   /** When this standby was last seen streaming from its primary. */
   readonly streamedAt?: number;
   /** The operator's order being carried out. */
