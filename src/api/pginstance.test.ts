@@ -6,8 +6,8 @@ it('puts a lag into classes', () => {
   expect([undefined, Number.NaN, -5, 0, 1, mebibyte - 1, mebibyte, 16 * mebibyte].map(lagClass)).toEqual([
     '?',
     '?',
-    '0',
-    '0',
+    '<1MB',
+    '<1MB',
     '<1MB',
     '<1MB',
     '<16MB',

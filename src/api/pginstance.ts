@@ -58,14 +58,16 @@ export const instanceStates = [
 ] as const;
 export type InstanceState = (typeof instanceStates)[number];
 
-/** How far a standby is behind, in classes, so that a status need not be written for every byte. */
-export const lagClasses = ['0', '<1MB', '<16MB', '>=16MB', '?'] as const;
+/**
+ * How far a standby is behind, in classes, so that a status need not be written for every byte. None of them is "not at
+ * all": an idle primary writes a little WAL every 15 s.
+ */
+export const lagClasses = ['<1MB', '<16MB', '>=16MB', '?'] as const;
 export type LagClass = (typeof lagClasses)[number];
 
 /** The class of a lag in bytes; undefined when it is not known. */
 export function lagClass(bytes: number | undefined): LagClass {
   if (bytes === undefined || Number.isNaN(bytes)) return '?';
-  if (bytes <= 0) return '0';
   if (bytes < 1024 ** 2) return '<1MB';
   return bytes < 16 * 1024 ** 2 ? '<16MB' : '>=16MB';
 }

@@ -56,7 +56,7 @@ describe('the status of an instance', () => {
       role: 'standby',
       sync: 'sync',
       state: 'Streaming',
-      lag: '0',
+      lag: '<1MB',
       node: 'node-1',
       timeline: 2,
     });
@@ -81,14 +81,16 @@ describe('the status of an instance', () => {
 
   it('does not follow every change of the lag', () => {
     const before = instance();
-    before.status = { lag: '0' };
+    before.status = { lag: '<1MB' };
     const behind = { instance: before, pod: readyPod(), etcd: view(says({ lagBytes: 5_000_000 })) };
-    expect(status({ ...behind, lagChangedMsAgo: 2_000 }).lag).toBe('0');
+    expect(status({ ...behind, lagChangedMsAgo: 2_000 }).lag).toBe('<1MB');
     expect(
       statusOf(snapshot({ claims: { data }, statefulSet: set, ...behind, lagChangedMsAgo: 2_000 }))
         .requeueAfterMs,
     ).toBe(8_000);
     expect(status({ ...behind, lagChangedMsAgo: 11_000 }).lag).toBe('<16MB');
+    before.status = { lag: '>=16MB' };
+    expect(status({ ...behind, lagChangedMsAgo: 2_000 }).lag, 'good news at once').toBe('<16MB');
   });
 });
 

@@ -1,5 +1,5 @@
 import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
-import { type InstanceState, lagClass, type PgInstanceStatus } from '../../api/pginstance.ts';
+import { type InstanceState, lagClass, lagClasses, type PgInstanceStatus } from '../../api/pginstance.ts';
 import type { MemberValue } from '../../dcs/index.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isPodReady } from '../cluster/members.ts';
@@ -8,7 +8,7 @@ import { failureTime, initRetryMs } from './init-outcome.ts';
 import { initProblem, type Problem, waitingProblem } from './pod-problems.ts';
 import type { InstanceSnapshot } from './snapshot.ts';
 
-/** The lag is written at most this often, ms. */
+/** A lag that has grown is written at most this often, ms. */
 const lagEveryMs = 10_000;
 /** While an instance does not work it is looked at this often, ms: no event tells that a node is away. */
 const unwellMs = 10_000;
@@ -105,7 +105,8 @@ function lagOf(
 ): { readonly lag: string; readonly waitMs: number | undefined } {
   const before = snapshot.instance.status?.lag;
   const lag = isLeader ? '' : lagClass(says?.lagBytes);
-  const urgent = before === undefined || before === '?' || isLeader;
+  const rank = (each: string) => (lagClasses as readonly string[]).indexOf(each);
+  const urgent = before === undefined || isLeader || rank(lag) < rank(before);
   if (urgent || lag === before) return { lag, waitMs: undefined };
   const ago = snapshot.lagChangedMsAgo ?? lagEveryMs;
   return ago >= lagEveryMs ? { lag, waitMs: undefined } : { lag: before, waitMs: lagEveryMs - ago };
