@@ -116,6 +116,16 @@ export class Agent {
     return this.#state;
   }
 
+  /** A peer has said something by itself; see `Peers.hear`. What cannot be true of a member is not taken in. */
+  hear(answer: PeerAnswer): void {
+    const { view } = this.#o.store;
+    const isMember = view.config?.value.members.includes(answer.instance) === true;
+    // Its own new term may be known to it before it is known here.
+    const isPlausible = answer.term <= (view.leader?.value.term ?? 0) + 1;
+    if (isMember && isPlausible && answer.dataId === view.members.get(answer.instance)?.value.dataId)
+      this.#o.peers.hear(answer);
+  }
+
   answer(): PeerAnswer {
     const { database } = this.#o;
     return {

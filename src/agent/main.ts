@@ -23,6 +23,7 @@ import { agentVersion } from './version.ts';
 
 const probeTimeoutMs = 500;
 const certificatesEveryMs = 30_000;
+const listenAgainMs = 1_000;
 const watchSilenceMs = 2_500;
 
 /** `agent run`: runs and leads Postgres for as long as the container lives. */
@@ -115,10 +116,15 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
       ready: () => running.ready(),
       status: () => running.status(),
       metrics: () => metrics.metrics(),
-      heard: (answer) => peers.hear(answer),
+      heard: (answer) => running.hear(answer),
     },
     await readCertificates(path.serverTls),
   );
+  // Without a listener for it the agent would end, and Postgres with it, because a port is not free yet.
+  server.on('error', (error) => {
+    log.error({ err: error }, 'the API does not listen');
+    setTimeout(() => server.listening || server.listen(port.agent), listenAgainMs);
+  });
   server.listen(port.agent);
   let served = await readCertificates(path.serverTls);
   setInterval(() => {

@@ -40,6 +40,11 @@ export class Peers {
     return this.#facts;
   }
 
+  /** To how many peers connections are kept. */
+  get connections(): number {
+    return this.#asked.size;
+  }
+
   start(): void {
     this.#timer = setInterval(() => this.#ask(), 50);
   }
@@ -54,12 +59,29 @@ export class Peers {
     this.#wanted = wanted;
     for (const instance of this.#facts.keys())
       if (!wanted.some((w) => w.instance === instance)) this.#facts.delete(instance);
+    for (const [instance, { agent }] of this.#asked)
+      if (!wanted.some((w) => w.instance === instance)) {
+        agent.destroy();
+        this.#asked.delete(instance);
+      }
   }
 
-  /** Takes in what a peer said by itself. */
+  /**
+   * Takes in what a peer said by itself. The certificates are the cluster's, not an instance's, so the sender is not
+   * known for certain: nothing that is said makes anything possible that silence would not, in time. Only `fenced` is
+   * believed (it lets a member of the synchronous set begin at once what it may begin after 1.25 s of silence); after
+   * anything else the peer is asked itself, at its own address, at once. Strangers are not listened to.
+   */
   hear(answer: PeerAnswer): void {
-    this.#facts.set(answer.instance, { at: this.#o.now(), answer });
-    this.#o.onAnswer();
+    const peer = this.#wanted.find((w) => w.instance === answer.instance);
+    if (peer === undefined) return;
+    if (answer.state === 'fenced') {
+      this.#facts.set(answer.instance, { at: this.#o.now(), answer });
+      this.#o.onAnswer();
+    } else {
+      this.#connection(peer).at = Number.NEGATIVE_INFINITY;
+      this.#ask();
+    }
   }
 
   /** Tells every peer what this agent would answer. Best effort: it saves time and nothing rests on it. */
@@ -99,7 +121,7 @@ export class Peers {
     if (known?.key === identity) return known;
     known?.agent.destroy();
     const agent = new HttpsAgent({ keepAlive: true, maxSockets: 2, cert, key, ca, servername: peer.host });
-    const entry = { at: 0, busy: false, agent, key: identity };
+    const entry = { at: Number.NEGATIVE_INFINITY, busy: false, agent, key: identity };
     this.#asked.set(peer.instance, entry);
     return entry;
   }

@@ -1,0 +1,112 @@
+import type { Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { createAuthority, issueCertificate } from '../tls/certificates.ts';
+import { createApi } from './api.ts';
+import type { Certificates } from './certificates.ts';
+import type { PeerAnswer } from './ha/facts.ts';
+import { Peers } from './peers.ts';
+
+const address = '127.0.0.1';
+const host = 'shop-2.test';
+const now = () => Math.round(performance.now());
+let certificates: Certificates;
+const open: { close(): void }[] = [];
+
+beforeAll(async () => {
+  const authority = await createAuthority({ commonName: 'test', validDays: 1, now: new Date() });
+  const { cert, key } = await issueCertificate({
+    authority,
+    commonName: 'shop',
+    dnsNames: [host],
+    usages: ['server', 'client'],
+    validDays: 1,
+    now: new Date(),
+  });
+  certificates = { cert: Buffer.from(cert), key: Buffer.from(key), ca: Buffer.from(authority.cert) };
+});
+afterEach(() => {
+  for (const { close } of open.splice(0)) close();
+});
+
+const answer = (state: PeerAnswer['state'], change: Partial<PeerAnswer> = {}): PeerAnswer => ({
+  instance: 'shop-2',
+  dataId: '2'.repeat(16),
+  bootId: 'b',
+  state,
+  term: 3,
+  openMs: 0,
+  checkpointed: false,
+  ancestors: [],
+  ...change,
+});
+
+/** An agent's API on a free port, that answers with `state`. */
+async function serve(state: () => PeerAnswer, heard: (said: PeerAnswer) => void = () => {}) {
+  const fine = { ok: true, why: '' };
+  const source = {
+    state: vi.fn(state),
+    live: () => fine,
+    ready: () => fine,
+    status: () => ({}),
+    metrics: async () => '',
+    heard,
+  };
+  const server: Server = createApi(source, certificates);
+  await new Promise<void>((resolve) => server.listen(0, address, resolve));
+  open.push({
+    close: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  });
+  return { source, port: (server.address() as AddressInfo).port };
+}
+
+function ask(port: number, everyMs: number): Peers {
+  const peers = new Peers({
+    port,
+    now,
+    timeoutMs: 500,
+    certificates: () => certificates,
+    onAnswer: () => {},
+  });
+  peers.watch([{ instance: 'shop-2', address, host, everyMs }]);
+  open.push({ close: () => peers.stop() });
+  return peers;
+}
+
+it('believes only that somebody has fenced; after anything else it asks at once', async () => {
+  const { source, port } = await serve(() => answer('standby'));
+  const peers = ask(port, 60_000);
+  peers.start();
+  await vi.waitFor(() => expect(peers.facts.get('shop-2')?.answer.state).toBe('standby'));
+  expect(source.state).toHaveBeenCalledTimes(1);
+
+  // What is said by way of somebody else's certificate is asked about at the address itself.
+  peers.hear(answer('primary', { openMs: 4_000, receivedLsn: 99n }));
+  expect(peers.facts.get('shop-2')?.answer.state).toBe('standby');
+  await vi.waitFor(() => expect(source.state).toHaveBeenCalledTimes(2));
+
+  peers.hear(answer('fenced'));
+  expect(peers.facts.get('shop-2')?.answer.state).toBe('fenced');
+  peers.hear(answer('fenced', { instance: 'stranger' }));
+  expect(peers.facts.has('stranger')).toBe(false);
+});
+
+it('tells its peers', async () => {
+  const heard = vi.fn();
+  const { port } = await serve(() => answer('standby'), heard);
+  ask(port, 60_000).announce(answer('fenced', { instance: 'shop-1' }));
+  await vi.waitFor(() => expect(heard).toHaveBeenCalledWith(expect.objectContaining({ instance: 'shop-1' })));
+});
+
+it('closes its connections to who is no longer asked', async () => {
+  const { port } = await serve(() => answer('standby'));
+  const peers = ask(port, 60_000);
+  peers.start();
+  await vi.waitFor(() => expect(peers.facts.size).toBe(1));
+  expect(peers.connections).toBe(1);
+  peers.watch([]);
+  expect(peers.connections).toBe(0);
+});
