@@ -78,6 +78,7 @@ test('sizes follow memory and volume, in the form in which Postgres shows them',
   const small = renderSettings(spec({ memoryBytes: gibibyte, walVolumeBytes: 2 * gibibyte }));
   expect(small.files['user.conf']).toContain("shared_buffers = '256MB'\n");
   expect(small.owned.max_slot_wal_keep_size).toBe('1GB');
+  expect(renderSettings(spec({ walVolumeBytes: gibibyte })).owned.max_slot_wal_keep_size).toBe('512MB');
   const large = renderSettings(
     spec({
       memoryBytes: 64 * gibibyte,

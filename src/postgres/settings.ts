@@ -226,9 +226,14 @@ function defaultSettings({ memoryBytes, walVolumeBytes }: SettingsSpec): Record<
   };
 }
 
-/** A quarter of the WAL's volume, at least 1 GiB. */
+/**
+ * How much WAL the slots of instances that are away may hold back: a quarter of the WAL's volume, at least 1 GiB, but
+ * never more than half of a small volume.
+ */
 function slotMegabytes({ walVolumeBytes }: SettingsSpec): number {
-  return Math.max(1024, Math.floor((walVolumeBytes ?? 0) / 4 / (1 << 20)));
+  if (walVolumeBytes === undefined) return 1024;
+  const volume = Math.floor(walVolumeBytes / (1 << 20));
+  return Math.min(Math.floor(volume / 2), Math.max(1024, Math.floor(volume / 4)));
 }
 
 function hostBasedAccess(spec: SettingsSpec): string {
