@@ -113,6 +113,8 @@ export class Database {
   /** The look at the volume under way after Postgres ended. */
   #ending: Promise<void> | undefined;
   #walLost = false;
+  /** Since this Postgres was started as standby, its replay has come to the end of what was on its disk. */
+  #localWalReplayed = false;
   /** The owned settings as rendered last, to be verified. */
   #owned: Readonly<Record<string, string>> = {};
   #overridden: readonly string[] = [];
@@ -193,7 +195,13 @@ export class Database {
       if (!seen.inRecovery && this.#ancestors?.timeline !== seen.timeline)
         await this.#readAncestors(seen.timeline);
       this.#last = seen;
-      this.#state = { ...this.#state, observation: toObservation(seen, at, this.#overridden) };
+      if (seen.receiveLsn !== null || replayProgress(seen) === 'done') this.#localWalReplayed = true;
+      const replaysLocalWal = seen.inRecovery && !seen.replayPaused && !this.#localWalReplayed;
+      const observation = toObservation(seen, at, this.#overridden);
+      this.#state = {
+        ...this.#state,
+        observation: replaysLocalWal ? { ...observation, replaysLocalWal } : observation,
+      };
       if (seen.walReceiver?.status === 'streaming') this.#walLost = false;
       if (seen.inRecovery) await this.#followLowered();
       this.#o.onChange();
@@ -353,6 +361,7 @@ export class Database {
       await step(writePromotion(paths, { term: operation.term, timeline: operation.timeline }), signal);
     this.#state = { process: 'starting', startedAs: as, since: this.#o.now(), walLost: false };
     this.#walLost = false;
+    this.#localWalReplayed = false;
     try {
       this.#o.guard.postmaster(await step(this.#process.start({ signal }), signal));
       this.#o.onChange();

@@ -10,6 +10,11 @@ export const heartbeatSilenceMs = 1_250;
 export const successorHeadStartMs = 1_500;
 /** How long a member of `sync` leaves the way to each living member that is named before it, ms. */
 export const headStartMs = 300;
+/**
+ * How long an asynchronous takeover waits, beyond the ttl, for standbys that still find out by replaying how much they
+ * hold, ms: then they count with what they have replayed.
+ */
+export const replayPatienceMs = 60_000;
 /** How old a look at Postgres or a peer's answer may be to count, ms. */
 export const freshMs = 1_500;
 
@@ -51,6 +56,9 @@ export function eligibility(s: Situation): Eligibility {
   if (!synchronous) {
     const ahead = aheadOfMe(facts, leader.value);
     if (ahead !== undefined) return { stand: false, waitingFor: `${ahead} holds more` };
+    const replaying = mayBeAhead(s, config.timing.ttlMs);
+    if (replaying !== undefined)
+      return { stand: false, waitingFor: `${replaying} still replays: it may hold more` };
   }
 
   const reason = openReason(s, config.timing.ttlMs, synchronous && config.fencing === 'fast');
@@ -131,6 +139,28 @@ function aheadOfMe(facts: Facts, leader: LeaderValue): string | undefined {
     if (more || (first && facts.now - (peer.at ?? 0) < 500)) return member.instance;
   }
   return undefined;
+}
+
+/**
+ * A reachable listed member that was started anew and has not yet replayed all that is on its disk: only then do its
+ * timeline and position say what it holds. Undefined: none, or it has been waited for long enough.
+ */
+function mayBeAhead({ facts, state, leader }: Situation, ttlMs: number): string | undefined {
+  // A leader that handed over has seen its successor hold everything.
+  if (leader.value.phase === 'vacated' && leader.value.successor === facts.me.instance) return undefined;
+  const silentSince = Math.max(state.leaderSeen?.at ?? state.bootedAt, state.bootedAt);
+  if (facts.now - silentSince >= ttlMs + replayPatienceMs) return undefined;
+  return leader.value.members.find(({ instance, dataId }) => {
+    if (instance === leader.value.instance || instance === facts.me.instance) return false;
+    const peer = facts.peers.get(instance);
+    return (
+      peer !== undefined &&
+      isFresh(facts, peer) &&
+      peer.answer.dataId === dataId &&
+      peer.answer.state === 'standby' &&
+      peer.answer.replaysLocalWal === true
+    );
+  })?.instance;
 }
 
 function position(p: {

@@ -12,6 +12,7 @@ import {
   type SyncValue,
 } from '../../dcs/index.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
+import { replayPatienceMs } from './candidate.ts';
 import { answerProbe, decide, divergence, fenceDeadline, initialState, wantedSettings } from './decide.ts';
 import type {
   Command,
@@ -734,6 +735,17 @@ describe('standing for election', () => {
     expect(stands(state, { ...async_, peers: [answer(C, { receivedLsn: 1_001n })] })).toBe(false);
     expect(stands(state, { ...async_, peers: [answer(C, { timeline: 4, receivedLsn: 1n })] })).toBe(false);
     expect(stands(state, { ...async_, peers: [answer(C)] })).toBe(true);
+    // What C holds is not known before it has replayed it; it is not waited for without end.
+    const replaying = {
+      ...async_,
+      peers: [answer(C, { replayedLsn: 1n, receivedLsn: 1n, replaysLocalWal: true })],
+    };
+    expect(stands(state, replaying)).toBe(false);
+    const long = now - 6_000 - replayPatienceMs;
+    const patient = { ...state, bootedAt: long, leaderSeen: { revision: '40', at: long } };
+    expect(stands(patient, replaying)).toBe(true);
+    const successor = leaderOf(B, { phase: 'vacated', successor: A.instance });
+    expect(stands(state, { ...replaying, leader: successor })).toBe(true);
   });
 
   it('is for a Postgres that answers as a standby of this cluster', () => {

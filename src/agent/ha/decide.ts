@@ -157,6 +157,7 @@ export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
     timeline: o?.timeline,
     receivedLsn: running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined,
     replayedLsn: running ? o.replayedLsn : undefined,
+    ...(standby && o.replaysLocalWal === true ? { replaysLocalWal: true } : {}),
     checkpointed: false,
     ancestors: [],
   };

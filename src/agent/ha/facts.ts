@@ -74,6 +74,8 @@ export interface Observation {
   /** Standby: received and flushed up to here. */
   readonly receivedLsn?: bigint;
   readonly replayedLsn?: bigint;
+  /** Standby: it replays what was on its disk when it was started; it may hold more than the positions say. */
+  readonly replaysLocalWal?: boolean;
   readonly receiver?: { readonly status: string; readonly senderHost: string };
   readonly walsenders: readonly Walsender[];
   /** How long the longest waiting commit has waited for a synchronous standby, ms; 0: none waits. */
@@ -112,6 +114,8 @@ export interface PeerAnswer {
   readonly timeline?: number | undefined;
   readonly receivedLsn?: bigint | undefined;
   readonly replayedLsn?: bigint | undefined;
+  /** Standby: it may hold more than that (see `Observation`). */
+  readonly replaysLocalWal?: boolean | undefined;
   /** Primary: the control file is on the current timeline, so pg_rewind may use it as a source. */
   readonly checkpointed: boolean;
   /** Primary: ancestors of its timeline: `timeline` ended at `end`. */
