@@ -6,6 +6,8 @@ import type { Limits } from './program.ts';
  * stopped: whoever calls must be able to leave it behind.
  */
 export async function withLimits<T>(work: Promise<T>, limits: Limits, onTimeout: () => Error): Promise<T> {
+  // Work that is left behind may fail later, and nobody listens any more.
+  work.catch(() => {});
   limits.signal?.throwIfAborted();
   const stop = new AbortController();
   const waits: Promise<never>[] = [];
