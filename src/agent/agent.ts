@@ -424,14 +424,14 @@ export class Agent {
           }),
       ...(facts.applied === undefined ? {} : { configGeneration: facts.applied.generation }),
       ...(problem === undefined
-        ? database.userProblem === undefined
+        ? database.problem === undefined
           ? {}
-          : { problem: database.userProblem }
+          : { problem: database.problem }
         : { problem }),
       ...(o !== undefined &&
       o.overridden.length > 0 &&
       problem === undefined &&
-      database.userProblem === undefined
+      database.problem === undefined
         ? {
             problem: {
               reason: 'SettingOverridden',

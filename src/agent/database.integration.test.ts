@@ -52,6 +52,7 @@ const settings = { synchronousNames: [], clientsAllowed: true };
 let root: string;
 let paths: PostgresPaths;
 let database: Database;
+let skewMs = 0;
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'koschei-'));
@@ -88,7 +89,7 @@ exec sleep 60`,
     clusterName: 'x',
     osUser: 'postgres',
     hostOf: (instance) => instance,
-    now: () => performance.now(),
+    now: () => performance.now() + skewMs,
     guard: { postmaster: () => undefined, deadline: () => undefined },
     log: createLogger({ name: 'test', level: 'silent' }),
     user: () => ({ generation: 1, parameters: {}, hba: [] }),
@@ -149,6 +150,31 @@ test.each(['primary', 'standby'] as const)(
   },
   60_000,
 );
+
+test('a volume that cannot be read after Postgres ended is looked at again, and said to be unreadable', async () => {
+  expect(await database.operate({ do: 'start', as: 'primary', settings, term: 1, timeline: 1 })).toEqual({
+    ok: true,
+  });
+  await program('pg_controldata', 'echo "input/output error" >&2; exit 1');
+  for (const pid of findStaleProcesses(paths.dataRoot)) process.kill(pid, 'SIGKILL');
+  await vi.waitFor(() => expect(database.problem?.reason).toBe('VolumeUnreadable'));
+  expect(database.problem?.message).toContain('input/output error');
+  // Nothing may be started from it.
+  expect(database.facts.process).toBe('starting');
+  await program('pg_controldata', `cat ${controlData}`);
+  await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000 });
+  expect(database.problem).toBeUndefined();
+});
+
+test('a Postgres that does not answer for long is a problem', async () => {
+  await database.operate({ do: 'start', as: 'primary', settings, term: 1, timeline: 1 });
+  expect(database.problem).toBeUndefined();
+  skewMs += 4_000;
+  await database.observe(100);
+  expect(database.problem).toBeUndefined();
+  skewMs += 1_000;
+  expect(database.problem?.reason).toBe('PostgresDoesNotAnswer');
+});
 
 async function program(name: string, script: string): Promise<void> {
   const file = join(root, 'bin', name);

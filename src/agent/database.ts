@@ -93,6 +93,11 @@ const limit = {
   interrupted: 500,
 } as const;
 
+/** A Postgres that has not answered for this long is a problem to be told, ms. */
+const silenceTellMs = 5_000;
+/** How often a volume that cannot be read is looked at again, ms. */
+const lookAgainMs = 1_000;
+
 /** How often a standby looks whether its primary was restarted with less of the settings that it may not have less of, ms. */
 const controlEveryMs = 3_000;
 
@@ -127,13 +132,17 @@ export class Database {
   /** The user's settings in force, checked for this generation of them. */
   #checked: UserSettings | undefined;
   #userProblem: { readonly reason: string; readonly message: string } | undefined;
+  #volumeProblem: { readonly reason: string; readonly message: string } | undefined;
+  /** Since when each look at Postgres has failed, and why the last one did. */
+  #silence: { readonly since: number; readonly message: string } | undefined;
 
   constructor(options: DatabaseOptions) {
     this.#o = options;
     const parser = new PostgresLogParser((record) => this.#onLog(record));
     this.#process = new PostgresProcess(options.installation, {
       onLog: (line) => parser.line(line),
-      onExit: () => void this.#onExit(),
+      onExit: () =>
+        void this.#onExit().catch((error) => this.#o.log.error({ err: error }, 'the end of Postgres')),
     });
     this.#sql = new LocalSql(options.installation.paths, { now: options.now });
     this.#state = { process: 'none', since: options.now(), walLost: false };
@@ -151,9 +160,13 @@ export class Database {
     return this.#applied;
   }
 
-  /** The user's settings are not in force, and why. */
-  get userProblem(): { readonly reason: string; readonly message: string } | undefined {
-    return this.#userProblem;
+  /** What is wrong with this Postgres that people should know: first what it cannot work with at all. */
+  get problem(): { readonly reason: string; readonly message: string } | undefined {
+    const silent =
+      this.#silence !== undefined && this.#o.now() - this.#silence.since >= silenceTellMs
+        ? { reason: 'PostgresDoesNotAnswer', message: this.#silence.message }
+        : undefined;
+    return this.#volumeProblem ?? silent ?? this.#userProblem;
   }
 
   /** Settings that a restart of this primary would lower although standbys may not have them lower than it. */
@@ -185,7 +198,7 @@ export class Database {
     await this.#sql.close();
   }
 
-  /** One look at Postgres; failures just leave the last one to grow old. */
+  /** One look at Postgres; failures leave the last one to grow old, and are told in `problem` when they go on. */
   async observe(timeoutMs: number): Promise<void> {
     if (this.#state.process !== 'running') return;
     const at = this.#o.now();
@@ -204,10 +217,16 @@ export class Database {
       };
       if (seen.walReceiver?.status === 'streaming') this.#walLost = false;
       if (seen.inRecovery) await this.#followLowered();
-      this.#o.onChange();
+      this.#silence = undefined;
     } catch (error) {
-      this.#o.log.debug({ err: error }, 'Postgres did not answer');
+      const known = this.#silence;
+      this.#silence = { since: known?.since ?? at, message: messageOf(error) };
+      // The first, and each new reason; the same again is no news.
+      if (known?.message !== this.#silence.message)
+        this.#o.log.warn({ err: error }, 'Postgres did not answer');
+      return;
     }
+    this.#o.onChange();
   }
 
   /** A primary that was restarted with less lets its standbys have less, too: their settings are out of date then. */
@@ -252,7 +271,7 @@ export class Database {
       const lsn = await step(this.#run(operation, signal), signal);
       return lsn === undefined ? { ok: true } : { ok: true, lsn };
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
+      const message = messageOf(error);
       return {
         ok: false,
         reason:
@@ -560,7 +579,8 @@ export class Database {
 
   /** R5: waits until everything received, now or before the last start, is replayed. */
   async #replayed(signal: AbortSignal): Promise<{ timeline: number; replayed: Lsn }> {
-    const deadline = this.#o.now() + limit.replay;
+    let deadline = this.#o.now() + limit.replay;
+    let furthest = 0n;
     let idle: { readonly since: number; readonly at: Lsn } | undefined;
     for (;;) {
       signal.throwIfAborted();
@@ -570,6 +590,7 @@ export class Database {
       if (seen !== undefined && (this.#state.observation?.at ?? 0) >= asked) {
         const progress = replayProgress(seen);
         const replayed = seen.replayLsn ?? 0n;
+        if (replayed > furthest) [furthest, deadline] = [replayed, this.#o.now() + limit.replay];
         if (progress === 'done') return { timeline: seen.timeline, replayed };
         if (idle !== undefined && idle.at !== replayed) idle = undefined;
         if (progress === 'idle') idle ??= { since: asked, at: replayed };
@@ -577,7 +598,10 @@ export class Database {
           return { timeline: seen.timeline, replayed };
       }
       if (this.#o.now() > deadline)
-        throw new OperationError('ReplayTimeout', 'what was received could not be replayed in time');
+        throw new OperationError(
+          'ReplayTimeout',
+          `the replay of what was received has stood still for ${limit.replay / 1_000} s`,
+        );
       await sleep(10);
     }
   }
@@ -645,7 +669,17 @@ export class Database {
     // These end Postgres themselves, and look at the volume when they are done with it.
     if (running === 'stop' || running === 'fence' || running === 'rewind' || running === 'clone') return;
     this.#current?.aborter.abort(new OperationError('PostgresEnded', 'Postgres ended by itself'));
-    await this.#ended();
+    const { since } = this.#state;
+    for (;;) {
+      try {
+        return await this.#ended();
+      } catch (error) {
+        this.#o.log.error({ err: error }, 'Postgres ended, and its volume cannot be read');
+      }
+      await sleep(lookAgainMs);
+      // An operation, such as a fence, has looked or will.
+      if (this.#current !== undefined || this.#state.since !== since) return;
+    }
   }
 
   /** Postgres is down: what is on the volume now? One look at a time. */
@@ -661,7 +695,14 @@ export class Database {
     this.#applied = undefined;
     await this.#sql.close();
     this.#sql = new LocalSql(this.#o.installation.paths, { now: this.#o.now });
-    await this.#readVolume();
+    this.#silence = undefined;
+    try {
+      await this.#readVolume();
+    } catch (error) {
+      this.#volumeProblem = { reason: 'VolumeUnreadable', message: messageOf(error) };
+      throw error;
+    }
+    this.#volumeProblem = undefined;
     const left = findStaleProcesses(this.#o.installation.paths.dataRoot);
     this.#o.guard.postmaster(0);
     this.#set({ process: left.length > 0 ? 'leftovers' : 'none', since: this.#o.now(), walLost: false });
@@ -754,6 +795,10 @@ async function step<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const result = await work;
   signal.throwIfAborted();
   return result;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** An operation failed for a reason of its own. */

@@ -4,11 +4,13 @@ import { readControlData } from './control-data.ts';
 import { removeDurably } from './durable-files.ts';
 import { PostgresError } from './errors.ts';
 import { dataIdSchema, type Identity } from './identity.ts';
+import type { PostgresPaths } from './paths.ts';
 import { type Limits, mustRunProgram } from './program.ts';
+import { remoteDataBytes } from './remote.ts';
 import type { Upstream } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
 import { syncMethod } from './sync-method.ts';
-import { discardData, newWalDirectory, swapIn } from './volume.ts';
+import { discardData, newWalDirectory, swapIn, volumeSpace } from './volume.ts';
 
 export interface CloneOptions {
   readonly source: Upstream;
@@ -25,7 +27,8 @@ export interface CloneOptions {
  * in, durably; the old data stays as `pgdata.old` until `removeOldData`. Postgres must not run. A taint of the old data
  * ends with it. A crash at any point leaves either the old data or the new (`prepareVolume`). No timeout by default:
  * pass a signal.
- * Throws PostgresError `ProgramFailed`, `ProgramTimeout`, `VolumeInconsistent` (another system identifier).
+ * Throws PostgresError `NotEnoughSpace` (nothing is copied then), `ProgramFailed`, `ProgramTimeout`,
+ * `VolumeInconsistent` (another system identifier), and what `remoteDataBytes` throws.
  */
 export async function clone(
   installation: PostgresInstallation,
@@ -36,6 +39,7 @@ export async function clone(
   await removeDurably(paths.pgdataNew);
   await removeDurably(paths.pgdataOld);
   if (options.inPlace === true) await discardData(paths);
+  await checkSpace(paths, options);
   const walDirectory = newWalDirectory(paths, dataId);
   await mustRunProgram(
     programPath(binaries, 'pg_basebackup'),
@@ -71,4 +75,20 @@ export async function clone(
   };
   await swapIn(paths, identity);
   return identity;
+}
+
+/** The source grows while it is copied, and its WAL comes on top. */
+const spaceFactor = 1.1;
+
+/** A copy that must fail would load the source for hours, and fill the volume. */
+async function checkSpace(paths: PostgresPaths, options: CloneOptions & Limits): Promise<void> {
+  const { timeoutMs: _, ...limits } = options;
+  const needed = Math.ceil((await remoteDataBytes(paths, options.source, limits)) * spaceFactor);
+  const { freeBytes } = (await volumeSpace(paths)).data;
+  if (freeBytes >= needed) return;
+  throw new PostgresError('NotEnoughSpace', {
+    expected: `${needed} bytes free on the volume: the data at ${options.source.address} and 10 % more`,
+    found: `${freeBytes} bytes`,
+    advice: 'enlarge the volume, or make room on it',
+  });
 }

@@ -19,7 +19,8 @@ export type PostgresErrorCode =
   | 'StopTimeout'
   | 'FenceIncomplete'
   | 'SqlTimeout'
-  | 'SqlFailed';
+  | 'SqlFailed'
+  | 'NotEnoughSpace';
 
 /** A failure of Postgres or of one of its programs: what was expected, what was found, what to do. */
 export class PostgresError extends Error {

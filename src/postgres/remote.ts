@@ -42,30 +42,7 @@ export async function readRemote(
   limits: Limits = {},
 ): Promise<RemoteState> {
   const within: Limits = { timeoutMs: 5_000, ...limits };
-  const directory = paths.replicationCertificates;
-  const [cert, key, ca] = await Promise.all(
-    ['tls.crt', 'tls.key', 'ca.crt'].map((name) => readFile(join(directory, name), 'utf8')),
-  );
-  const connection = await Connection.open(
-    {
-      host: upstream.address,
-      port: upstream.port,
-      user: replicationRole,
-      database: 'postgres',
-      application_name: 'koschei_probe',
-      // Statements of SQL and of the replication protocol on one connection.
-      replication: 'database',
-      ssl: {
-        cert,
-        key,
-        ca,
-        servername: upstream.host,
-        checkServerIdentity: (_address, certificate) => checkServerIdentity(upstream.host, certificate),
-      },
-    },
-    `Postgres at ${upstream.address}:${upstream.port}`,
-    within,
-  );
+  const connection = await openRemote(paths, upstream, within);
   try {
     const [identified] = await connection.query('IDENTIFY_SYSTEM', within);
     const [asked] = await connection.query(
@@ -87,6 +64,57 @@ export async function readRemote(
   } finally {
     connection.destroy();
   }
+}
+
+const sizeSchema = z.object({ bytes: z.coerce.number() });
+
+/**
+ * How much a clone of another instance would copy, bytes: its tablespaces, without WAL. Limits and errors as with
+ * `readRemote`; default 30 s, because the files are counted.
+ */
+export async function remoteDataBytes(
+  paths: PostgresPaths,
+  upstream: Upstream,
+  limits: Limits = {},
+): Promise<number> {
+  const within: Limits = { timeoutMs: 30_000, ...limits };
+  const connection = await openRemote(paths, upstream, within);
+  try {
+    const [row] = await connection.query(
+      'SELECT sum(pg_tablespace_size(oid))::text AS bytes FROM pg_tablespace',
+      within,
+    );
+    return sizeSchema.parse(row).bytes;
+  } finally {
+    connection.destroy();
+  }
+}
+
+async function openRemote(paths: PostgresPaths, upstream: Upstream, within: Limits): Promise<Connection> {
+  const directory = paths.replicationCertificates;
+  const [cert, key, ca] = await Promise.all(
+    ['tls.crt', 'tls.key', 'ca.crt'].map((name) => readFile(join(directory, name), 'utf8')),
+  );
+  return await Connection.open(
+    {
+      host: upstream.address,
+      port: upstream.port,
+      user: replicationRole,
+      database: 'postgres',
+      application_name: 'koschei_probe',
+      // Statements of SQL and of the replication protocol on one connection.
+      replication: 'database',
+      ssl: {
+        cert,
+        key,
+        ca,
+        servername: upstream.host,
+        checkServerIdentity: (_address, certificate) => checkServerIdentity(upstream.host, certificate),
+      },
+    },
+    `Postgres at ${upstream.address}:${upstream.port}`,
+    within,
+  );
 }
 
 async function historyText(connection: Connection, timeline: number, limits: Limits): Promise<string> {

@@ -1,4 +1,4 @@
-import { readdir, readlink, stat } from 'node:fs/promises';
+import { readdir, readlink, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readControlData } from './control-data.ts';
@@ -286,6 +286,22 @@ describe('replication', { concurrent: false }, () => {
     expect(await removeOldData(a.paths)).toBe(true);
     await a.startAsStandby(b);
     await a.observed('it streams', ({ walReceiver }) => walReceiver?.status === 'streaming');
+  });
+
+  test('a clone without room for it is not begun', async () => {
+    await c.stop();
+    // Counted as a relation's file; there are no blocks behind it.
+    const large = join(b.paths.pgdata, 'base', '1', '999999999');
+    await writeFile(large, '');
+    await truncate(large, 8 * 2 ** 40);
+    await expect(c.clone(b)).rejects.toMatchObject({
+      code: 'NotEnoughSpace',
+      message: expect.stringMatching(/expected \d{13} bytes free .* found \d+ bytes; enlarge the volume/),
+    });
+    await rm(large);
+    expect(await prepareVolume(c.paths)).toMatchObject({ kind: 'ready', identity: { dataId: c.dataId } });
+    expect(await readdir(c.paths.dataRoot)).not.toContain('pgdata.new');
+    await c.startAsStandby(b);
   });
 
   test('a clone that is killed leaves the old data alone', async () => {
