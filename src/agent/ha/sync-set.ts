@@ -59,7 +59,7 @@ export type SyncStep =
 /**
  * The next step towards the synchronous set that is asked for (rules R3 and R8): at every instant the names in etcd are
  * a subset of those that Postgres requires. A name leaves etcd first and Postgres afterwards; it enters Postgres first,
- * as the first of the list, and etcd only when every walsender sees the new priorities and its flush has reached a
+ * as the first of a list that every walsender is known to have, and etcd only when every walsender sees the new priorities and its flush has reached a
  * position read after that. Pure; one step per call, and every prefix of the steps is safe.
  */
 export function planSyncSet(s: SyncSituation): SyncStep {
@@ -108,16 +108,29 @@ export function planSyncSet(s: SyncSituation): SyncStep {
 
   if (joiners.length > 0 && s.observation !== undefined) {
     const joinerNames = joiners.map((m) => replicationName(m.dataId));
-    const names = [...joinerNames, ...storedNames.filter((n) => !joinerNames.includes(n))];
-    if (!sameList(s.names, names))
+    const added = s.names.filter((n) => n !== placeholderName && !storedNames.includes(n));
+    // A walsender shows only a priority. That it has loaded the new list is certain if all showed the one before, and
+    // everybody has another priority in the new one: so additions go one after the other, each before everything else.
+    if (added.some((n) => !joinerNames.includes(n)))
       return {
         step: 'names',
-        names,
-        joining: { names },
-        because: `${joiners.map((m) => m.instance).join(', ')} becomes synchronous`,
+        names: storedNames.length > 0 ? s.names.filter((n) => storedNames.includes(n)) : [placeholderName],
+        because: 'an addition was given up',
       };
+    if (added.length === 0) {
+      const names = [...joinerNames, ...s.names.filter((n) => n !== placeholderName)];
+      return s.namesApplied && isSettled(s.observation, s.names)
+        ? {
+            step: 'names',
+            names,
+            joining: { names },
+            because: `${joiners.map((m) => m.instance).join(', ')} becomes synchronous`,
+          }
+        : { step: 'nothing', ...problem };
+    }
     if (!s.namesApplied) return { step: 'nothing', ...problem };
-    return confirm(s, names, joinerNames, wanted) ?? { step: 'nothing', ...problem };
+    const members = wanted.filter((m) => s.names.includes(replicationName(m.dataId)));
+    return confirm(s, s.names, added, members) ?? { step: 'nothing', ...problem };
   }
 
   // Nobody to add: drop whom etcd names in vain.
@@ -145,6 +158,19 @@ export function planSyncSet(s: SyncSituation): SyncStep {
   return { step: 'nothing', ...problem };
 }
 
+/**
+ * Walsenders reload one by one; each shows the priority of the setting that it uses. One that catches up releases nobody
+ * yet, but will as soon as it streams.
+ */
+function isSettled(o: Observation, names: readonly string[]): boolean {
+  return o.walsenders.every(
+    (w) =>
+      w.syncPriority === names.indexOf(w.applicationName) + 1 ||
+      w.state === 'startup' ||
+      w.state === 'backup',
+  );
+}
+
 /** Steps of an addition after Postgres has the names: settled, then a target, then etcd. */
 function confirm(
   s: SyncSituation,
@@ -155,14 +181,7 @@ function confirm(
   const o = s.observation;
   if (o === undefined) return undefined;
   const joining = s.joining !== undefined && sameList(s.joining.names, names) ? s.joining : { names };
-  // Walsenders reload one by one; each shows the priority of the setting that it uses. One that catches up releases
-  // nobody yet, but will as soon as it streams.
-  const settled = o.walsenders.every(
-    (w) =>
-      w.syncPriority === names.indexOf(w.applicationName) + 1 ||
-      w.state === 'startup' ||
-      w.state === 'backup',
-  );
+  const settled = isSettled(o, names);
   if (joining.settledAt === undefined)
     return settled ? { step: 'remember', joining: { names, settledAt: o.at } } : undefined;
   if (joining.target === undefined)
