@@ -59,10 +59,50 @@ export type SyncStep =
 /**
  * The next step towards the synchronous set that is asked for (rules R3 and R8): at every instant the names in etcd are
  * a subset of those that Postgres requires. A name leaves etcd first and Postgres afterwards; it enters Postgres first,
- * as the first of a list that every walsender is known to have, and etcd only when every walsender sees the new priorities and its flush has reached a
- * position read after that. Pure; one step per call, and every prefix of the steps is safe.
+ * and etcd only when every walsender is known to have the new list and its flush has reached a position read after that.
+ * Pure; one step per call, and every prefix of the steps is safe.
  */
 export function planSyncSet(s: SyncSituation): SyncStep {
+  const step = nextStep(s);
+  return step.step === 'names' ? changeOver(s, step) : step;
+}
+
+/**
+ * A change of names as it may be made now. Walsenders load a new list one by one, and each counts on its own: with the
+ * number of names of the list that it has loaded, but with everybody who has a priority in the list that *they* have
+ * loaded (`SyncRepGetCandidateStandbys` in Postgres's syncrep.c). So one with the old list may count a standby that is
+ * only in the new one, in place of one that etcd names, and the other way round. Where that can happen, commits wait for
+ * a moment: in between stands a list that nobody can satisfy, of the names that stay and placeholders.
+ */
+function changeOver(s: SyncSituation, step: Extract<SyncStep, { step: 'names' }>): SyncStep {
+  const kept = step.names.filter((n) => n !== placeholderName && s.names.includes(n));
+  // Nobody is counted on, or whoever is counts only itself.
+  if (s.stored.names.length === 0 || isSafeChange(s.names, step.names)) return step;
+  if (!s.namesApplied || (s.observation !== undefined && !isSettled(s.observation, s.names)))
+    return { step: 'nothing' };
+  let length = Math.max(s.names.length, step.names.length) + 1;
+  const between = () => [...Array<string>(length - kept.length).fill(placeholderName), ...kept];
+  // Everybody gets another priority, so that it can be seen who has loaded it.
+  while (kept.some((n) => between().indexOf(n) === s.names.indexOf(n))) length += 1;
+  return {
+    step: 'names',
+    names: between(),
+    because: `commits wait while the walsenders change over: ${step.because}`,
+  };
+}
+
+/** Whether no mixture of walsenders with either list can release a commit that a name in both has not confirmed. */
+function isSafeChange(from: readonly string[], to: readonly string[]): boolean {
+  const real = (list: readonly string[]) => list.filter((n) => n !== placeholderName);
+  const all = new Set([...real(from), ...real(to)]).size;
+  const joins = real(to).some((n) => !from.includes(n));
+  const leaves = real(from).some((n) => !to.includes(n));
+  // Who counts one name counts itself; who counts as many as there are counts all of them.
+  const alone = (list: readonly string[]) => list.length <= 1 || list.length >= all;
+  return (!joins || alone(from)) && (!leaves || alone(to));
+}
+
+function nextStep(s: SyncSituation): SyncStep {
   const storedNames = s.stored.names.map((m) => replicationName(m.dataId));
   const missing = storedNames.filter((n) => !s.names.includes(n));
   if (missing.length > 0)
