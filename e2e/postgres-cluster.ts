@@ -266,10 +266,10 @@ export class PostgresCluster {
     );
   }
 
-  /** Waits until a condition has this status and reason, and returns its message. */
+  /** Waits until a condition has this status, reason and message, and returns the message. */
   async waitForCondition(
     type: string,
-    wanted: { readonly status?: string; readonly reason?: string | RegExp },
+    wanted: { readonly status?: string; readonly reason?: string | RegExp; readonly says?: RegExp },
     deadline: number,
     pause?: number,
   ): Promise<string> {
@@ -281,9 +281,10 @@ export class PostgresCluster {
         const found = (await this.status()).conditions?.find((each) => each.type === type);
         last =
           found === undefined ? 'no such condition' : `${found.status} ${found.reason}: ${found.message}`;
-        const { status, reason } = wanted;
+        const { status, reason, says } = wanted;
         const fits =
           found !== undefined &&
+          (says === undefined || says.test(found.message)) &&
           (status === undefined || found.status === status) &&
           (reason === undefined || new RegExp(reason).test(found.reason));
         return fits && found.message;
