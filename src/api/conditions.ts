@@ -10,7 +10,8 @@ export const conditionTypes = {
   Progressing: 'Koschei is changing something: creating, updating, failing over, cloning.',
   Degraded: 'It works, but with less redundancy than the spec asks for.',
   SynchronousReplication: 'As many synchronous standbys as the spec asks for confirm every commit.',
-  EtcdReachable: 'etcd answers. False: the primary goes on, but nobody can be promoted.',
+  EtcdReachable:
+    'etcd answers the operator. False: nothing is changed, and a primary that cannot reach etcd either stops within `failover.ttlSeconds`.',
   VolumesBound: 'Every volume is bound and as large as the spec asks for.',
   SettingsApplied: 'Every Postgres setting of the spec is in force on every instance.',
 } as const;

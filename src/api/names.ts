@@ -28,11 +28,19 @@ export const agentFieldManager = 'koschei-agent';
 export const label = {
   name: 'app.kubernetes.io/name',
   managedBy: 'app.kubernetes.io/managed-by',
+  component: 'app.kubernetes.io/component',
   cluster: 'koschei.dev/cluster',
   clusterId: 'koschei.dev/cluster-id',
   instance: 'koschei.dev/instance',
   role: 'koschei.dev/role',
 } as const;
+
+/** Labels outside our group whose values on pods are Koschei's. */
+export const reservedLabels = [label.name, label.managedBy, label.component] as const;
+
+/** Whether a label of pods is Koschei's to set, so that people may not. */
+export const isReservedLabel = (key: string): boolean =>
+  key.startsWith(`${group}/`) || reservedLabels.some((each) => each === key);
 
 /** Values of the role label; the agent sets it on its own pod. */
 export type RoleLabel = 'primary' | 'standby';

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { group, reservedLabels } from './names.ts';
 import { quantitySchema, sizeSchema } from './quantity.ts';
 
 /** Parts of a spec that a PgCluster has and hands on to its PgInstances. */
@@ -71,8 +72,15 @@ export const Storage = z
   });
 export type Storage = z.infer<typeof Storage>;
 
-const stringMap = (description: string) =>
-  z.record(z.string(), z.string().max(1024)).optional().meta({ description, maxProperties: 64 });
+const stringMap = (description: string, rules: readonly { rule: string; message: string }[] = []) =>
+  z
+    .record(z.string(), z.string().max(1024))
+    .optional()
+    .meta({
+      description,
+      maxProperties: 64,
+      ...(rules.length === 0 ? {} : { 'x-kubernetes-validations': rules }),
+    });
 
 export const Toleration = z.object({
   key: z.string().max(317).optional().meta({ description: 'Key of the taint; every taint if left out.' }),
@@ -166,8 +174,16 @@ export const Security = z.object({
 export type Security = z.infer<typeof Security>;
 
 export const PodMetadata = z.object({
-  labels: stringMap('Labels to add. Those of Koschei win.'),
-  annotations: stringMap('Annotations to add. Those of Koschei win.'),
+  labels: stringMap(
+    'Labels to add. Those below `koschei.dev/` and `app.kubernetes.io/name`, `managed-by` and `component` are taken.',
+    [
+      {
+        rule: `self.all(key, !key.startsWith('${group}/') && !(key in [${reservedLabels.map((each) => `'${each}'`).join(', ')}]))`,
+        message: 'labels of Koschei cannot be set: Services and the operator find the pods by them',
+      },
+    ],
+  ),
+  annotations: stringMap('Annotations to add.'),
 });
 export type PodMetadata = z.infer<typeof PodMetadata>;
 

@@ -224,10 +224,6 @@ export type PgCluster = z.infer<typeof PgCluster>;
 export const UnreadPgCluster = PgCluster.extend({ spec: z.unknown() });
 export type UnreadPgCluster = z.infer<typeof UnreadPgCluster>;
 
-/** The image of Postgres that a spec means. */
-export const postgresImage = (postgres: PgClusterSpec['postgres']): string =>
-  postgres.image ?? `postgres:${postgres.version}`;
-
 /** How many instances a spec means: the primary and all its standbys. */
 export const instanceCount = (replicas: PgClusterSpec['replicas']): number =>
   1 + replicas.synchronous + replicas.asynchronous;

@@ -1,6 +1,6 @@
 import type { z } from 'zod';
 import type { ConditionReason } from './conditions.ts';
-import { clusterNamePattern, maxClusterNameLength } from './names.ts';
+import { clusterNamePattern, isReservedLabel, maxClusterNameLength } from './names.ts';
 import { safeSynchronousCommit, whyOwned } from './owned-parameters.ts';
 import { PgClusterSpec } from './pgcluster.ts';
 import { parseQuantity } from './quantity.ts';
@@ -86,6 +86,7 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
     ...requestsWithinLimits(spec.resources),
     ...buffersWithinLimit(spec),
     ...labels('spec.podMetadata.labels', spec.podMetadata?.labels),
+    ...reservedLabels('spec.podMetadata.labels', spec.podMetadata?.labels),
     ...labels('spec.placement.nodeSelector', spec.placement.nodeSelector),
     ...annotations('spec.podMetadata.annotations', spec.podMetadata?.annotations),
     ...annotations('spec.service.annotations', spec.service.annotations),
@@ -322,6 +323,20 @@ function labels(field: string, map: Record<string, string> | undefined): Refusal
         ),
       ),
   ];
+}
+
+/** Labels by which Koschei and its Services know their pods. */
+function reservedLabels(field: string, map: Record<string, string> | undefined): Refusal[] {
+  return Object.keys(map ?? {})
+    .filter(isReservedLabel)
+    .map((key) =>
+      invalid(
+        `${field}[${key}]`,
+        'a label that is not one of Koschei',
+        quote(key),
+        'take another key: Services and the operator find the pods by this one',
+      ),
+    );
 }
 
 type Toleration = NonNullable<PgClusterSpec['placement']['tolerations']>[number];

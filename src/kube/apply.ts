@@ -1,44 +1,15 @@
 import { createHash } from 'node:crypto';
-import type { ApplyOptions, KubeClient } from './client.ts';
-import { apiVersionOf, type Resource } from './resources.ts';
 import { isSubset } from './subset.ts';
 import type { KubeObject } from './types.ts';
 
 /** Carries the hash of the object as it was last rendered and applied. */
 export const appliedHashAnnotation = 'koschei.dev/applied-hash';
 
-export interface ApplyOutcome<T> {
-  readonly outcome: 'unchanged' | 'applied';
-  /** What is in the API now, as far as known: the cached object, or the answer to the apply. */
-  readonly object: T;
-}
-
 /**
- * Server-side apply of a rendered object, skipped when the cache shows that nothing would change: the same was applied
- * last (so no field has to be given up), and everything rendered is still so. Forces by default: what is rendered here
- * is ours. Objects whose lists the server fills up on its own, such as the tolerations of bare pods, never settle:
- * do not render those.
- * @param cached the object as the cache has it; undefined when it has none
+ * Whether a server-side apply of `object` (with its hash) could change `live`: something else was applied last (so a field
+ * may have to be given up), or something rendered is no longer so. Objects whose lists the server fills up on its own,
+ * such as the tolerations of bare pods, never settle: do not render those.
  */
-export async function applyIfChanged<T extends KubeObject>(
-  client: KubeClient,
-  resource: Resource<T>,
-  rendered: KubeObject,
-  cached: T | undefined,
-  options: ApplyOptions = {},
-): Promise<ApplyOutcome<T>> {
-  const object = withAppliedHash(rendered);
-  if (cached !== undefined && !needsApply(object, cached)) return { outcome: 'unchanged', object: cached };
-  const { kind } = object;
-  if (kind !== resource.kind || object.apiVersion !== apiVersionOf(resource)) {
-    throw new TypeError(
-      `expected a ${apiVersionOf(resource)} ${resource.kind}, found a ${object.apiVersion} ${kind}`,
-    );
-  }
-  return { outcome: 'applied', object: await client.apply(resource, object, { force: true, ...options }) };
-}
-
-/** Whether applying `object` (with its hash) could change `live`. */
 export const needsApply = (object: KubeObject, live: KubeObject): boolean =>
   live.metadata.annotations?.[appliedHashAnnotation] !==
     object.metadata.annotations?.[appliedHashAnnotation] || !isSubset(object, live);

@@ -179,22 +179,6 @@ it('reconciles every key about every ten minutes', async () => {
   expect(clock.timers).toBe(0);
 });
 
-it('finds the owner of an object', async () => {
-  const keys: string[] = [];
-  const { controller } = setup(async ({ namespace, name }) => {
-    keys.push(`${namespace}/${name}`);
-    return {};
-  });
-  const owner = { kind: 'PgCluster', name: 'shop', controller: true };
-  controller.start();
-  controller.enqueueOwner('PgCluster', { metadata: { namespace: 'ns', ownerReferences: [owner] } });
-  controller.enqueueOwner('PgInstance', { metadata: { namespace: 'ns', ownerReferences: [owner] } });
-  controller.enqueueOwner('PgCluster', { metadata: { namespace: 'ns' } });
-  await settle();
-  expect(keys).toEqual(['ns/shop']);
-  await controller.stop(0);
-});
-
 describe('stop', () => {
   it('waits for the reconcile that runs and starts no other', async () => {
     const ended: string[] = [];

@@ -82,13 +82,6 @@ export class Controller {
     this.#queue.addAfter(key, ms);
   }
 
-  /** Asks for a reconcile of the object's controller owner, if it is of the given kind. */
-  enqueueOwner(kind: string, object: { readonly metadata: OwnedMetadata }): void {
-    const { namespace = '', ownerReferences = [] } = object.metadata;
-    const owner = ownerReferences.find((reference) => reference.controller === true);
-    if (owner?.kind === kind) this.enqueue(namespace === '' ? owner.name : `${namespace}/${owner.name}`);
-  }
-
   /** Keys that wait for a worker or are being worked on; those that wait for a time do not count. */
   get backlog(): number {
     return this.#queue.size + this.#queue.active;
@@ -194,13 +187,4 @@ export class Controller {
     if (!this.#abort.signal.aborted) log.error({ err: error, retryInMs, timedOut }, 'reconcile failed');
     return 'error';
   }
-}
-
-interface OwnedMetadata {
-  readonly namespace?: string | undefined;
-  readonly ownerReferences?: readonly {
-    readonly kind: string;
-    readonly name: string;
-    readonly controller?: boolean | undefined;
-  }[];
 }

@@ -29,7 +29,6 @@ it('takes the beta APIs of 1.20', () => {
     endpointSlice: 'discovery.k8s.io/v1beta1',
     podDisruptionBudget: 'policy/v1beta1',
     hasCelQuantities: false,
-    hasReadWriteOncePod: false,
     hasUnhealthyPodEvictionPolicy: false,
     hasKoschei: false,
   });
@@ -49,7 +48,6 @@ it('takes the stable APIs of 1.34', () => {
     endpointSlice: 'discovery.k8s.io/v1',
     podDisruptionBudget: 'policy/v1',
     hasCelQuantities: true,
-    hasReadWriteOncePod: true,
     hasUnhealthyPodEvictionPolicy: true,
     hasKoschei: true,
   });

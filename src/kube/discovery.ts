@@ -20,8 +20,6 @@ export interface ChosenApis {
   readonly podDisruptionBudget: 'policy/v1' | 'policy/v1beta1' | undefined;
   /** Rules in CRDs (`x-kubernetes-validations`) may compare quantities, as ours do, since 1.29. */
   readonly hasCelQuantities: boolean;
-  /** The access mode ReadWriteOncePod is generally available, since 1.29. */
-  readonly hasReadWriteOncePod: boolean;
   /** `unhealthyPodEvictionPolicy` of PodDisruptionBudgets is on by default, since 1.27. */
   readonly hasUnhealthyPodEvictionPolicy: boolean;
   /** Our CRDs are installed. */
@@ -77,7 +75,6 @@ export function chooseApis(discovery: Discovery): ChosenApis {
     endpointSlice,
     podDisruptionBudget: first('policy/v1', 'policy/v1beta1'),
     hasCelQuantities: atLeast(29),
-    hasReadWriteOncePod: atLeast(29),
     hasUnhealthyPodEvictionPolicy: atLeast(27),
     hasKoschei: groupVersions.has('koschei.dev/v1'),
     groupVersions,

@@ -6,7 +6,6 @@ import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import {
   ApiError,
-  applyIfChanged,
   type ConfigMap,
   Controller,
   CredentialsError,
@@ -28,11 +27,13 @@ import {
   type KubeObject,
   Manager,
   NoAnswerError,
+  needsApply,
   type Reflector,
   type RequestInfo,
   type Resource,
   reflect,
   resources,
+  withAppliedHash,
 } from './index.ts';
 import { type ApiServer, startApiServer } from './testing/apiserver.ts';
 import { eventually } from './testing/eventually.ts';
@@ -186,7 +187,19 @@ describe('server-side apply', () => {
   });
 });
 
-describe('applyIfChanged', () => {
+/** Applies as the operator does: only when the cached object shows that something would change. */
+async function applyIfChanged<T extends KubeObject>(
+  through: KubeClient,
+  resource: Resource<T>,
+  rendered: KubeObject,
+  cached: T | undefined,
+): Promise<{ outcome: 'unchanged' | 'applied'; object: T }> {
+  const object = withAppliedHash(rendered);
+  if (cached !== undefined && !needsApply(object, cached)) return { outcome: 'unchanged', object: cached };
+  return { outcome: 'applied', object: await through.apply(resource, object, { force: true }) };
+}
+
+describe('what is applied', () => {
   const rendered = (namespace: string): [Resource, KubeObject & Record<string, unknown>][] => {
     const labels = { app: 'shop' };
     const metadata = { namespace, name: 'shop', labels };

@@ -69,6 +69,7 @@ describe('a new cluster', () => {
     await model.converge();
     expect(model.instances.size).toBe(0);
     expect(conditionOf(model, 'EtcdReachable')).toMatchObject({ status: 'False', reason: 'EtcdUnreachable' });
+    expect(conditionOf(model, 'EtcdReachable')?.message).toContain('stops within 6 s');
   });
 });
 

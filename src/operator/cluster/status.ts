@@ -141,7 +141,7 @@ interface Traits {
 function traitsOf({ snapshot, accepted, members = [] }: StatusInput): Traits {
   const { spec, status } = accepted;
   const known = snapshot.etcd.known;
-  // Without etcd the last known primary is still the best guess: it goes on while its peers follow it.
+  // Without etcd the last known primary is the best guess; whether it still works, its readiness probe says.
   const leader = known
     ? members.find((member) => member.isLeader)
     : members.find((member) => member.name === status?.primary);
@@ -392,7 +392,7 @@ function syncCondition(
   return say('True', 'InSync', `${traits.confirming} synchronous standbys confirm every commit`);
 }
 
-function etcdCondition({ snapshot, situation }: StatusInput): NewCondition {
+function etcdCondition({ snapshot, accepted, situation }: StatusInput): NewCondition {
   const type = 'EtcdReachable';
   if (!snapshot.etcd.known) {
     const { reason, message } = snapshot.etcd;
@@ -400,7 +400,7 @@ function etcdCondition({ snapshot, situation }: StatusInput): NewCondition {
       type,
       status: 'False',
       reason,
-      message: `${message}. The primary goes on as long as its standbys follow it; nothing is changed until etcd is back`,
+      message: `${message}. Nothing is changed until etcd answers. A primary that cannot reach it either stops within ${accepted.spec.failover.ttlSeconds} s, and nobody can take over until etcd is back`,
     };
   }
   if (situation === 'lost') {

@@ -41,7 +41,6 @@ export const apis: ChosenApis = {
   endpointSlice: 'discovery.k8s.io/v1',
   podDisruptionBudget: 'policy/v1',
   hasCelQuantities: true,
-  hasReadWriteOncePod: true,
   hasUnhealthyPodEvictionPolicy: true,
   hasKoschei: true,
   groupVersions: new Set(),

@@ -3,7 +3,11 @@ import type { KubeObject, Role, RoleBinding, ServiceAccount } from '../../../kub
 import { ownedBy } from '../../owner.ts';
 import type { AcceptedCluster } from '../snapshot.ts';
 
-/** What the agents may do with the Kubernetes API: point `-rw` at themselves, and label their own pods. Nothing else. */
+/**
+ * What the agents may do with the Kubernetes API: point `-rw` at themselves, and label their pods. An agent needs no more
+ * than its own pod's label, but RBAC knows neither fields nor who asks within one ServiceAccount: with these rights an
+ * agent can change whatever can be changed in any pod of its own cluster, their images among it. No other cluster's pods.
+ */
 export function agentAccess(
   cluster: AcceptedCluster,
   instances: readonly string[],
@@ -26,7 +30,7 @@ export function agentAccess(
           apiGroups: ['discovery.k8s.io'],
           resources: ['endpointslices'],
           resourceNames: [leaderEndpointSliceName(name)],
-          verbs: ['get', 'update', 'patch'],
+          verbs: ['get', 'update'],
         },
         ...(instances.length === 0
           ? []
@@ -35,7 +39,7 @@ export function agentAccess(
                 apiGroups: [''],
                 resources: ['pods'],
                 resourceNames: instances.map(podName),
-                verbs: ['get', 'patch'],
+                verbs: ['patch'],
               },
             ]),
       ],
