@@ -29,11 +29,7 @@ export function waitingProblem(pod: Pod, node: NodeFacts | undefined): Problem |
 
 function scheduling(pod: Pod, node: NodeFacts | undefined): Problem | undefined {
   if (node !== undefined && node.state !== 'ready') {
-    const what = node.state === 'gone' ? 'does not exist any more' : 'is not ready';
-    return {
-      reason: 'WaitingForNode',
-      message: `The volume is tied to the node ${node.name}, which ${what}. Bring the node back; if it is lost for good, delete the PersistentVolumeClaim of this instance to have it made anew`,
-    };
+    return { reason: 'WaitingForNode', message: waitingForNode(pod, node) };
   }
   const scheduled = pod.status?.conditions?.find((each) => each.type === 'PodScheduled');
   if (scheduled?.status !== 'False') return undefined;
@@ -48,6 +44,19 @@ function scheduling(pod: Pod, node: NodeFacts | undefined): Problem | undefined 
     reason: 'WaitingForScheduling',
     message: `No node takes the pod: ${text}. Check spec.resources, spec.placement and the free space on the nodes`,
   };
+}
+
+/** What to do about a node that is away: "A node lost for good" of docs/operations.md in short. */
+function waitingForNode(pod: Pod, node: NodeFacts): string {
+  const gone = node.state === 'gone';
+  const claims = (pod.spec?.volumes ?? []).flatMap((each) => each.persistentVolumeClaim?.claimName ?? []);
+  const renew = `delete the claim${claims.length === 1 ? '' : 's'} ${claims.join(' and ')}`;
+  return (
+    `The volume is tied to the node ${node.name}, which ${gone ? 'does not exist any more' : 'is not ready'}. ` +
+    'Bring the node back. If it is lost for good, and its machine certainly off, ' +
+    `${gone ? renew : `delete the Node; then, if the volume is local to it, ${renew}`}: ` +
+    'the instance is cloned on another node'
+  );
 }
 
 function startingContainers(pod: Pod): Problem | undefined {

@@ -38,6 +38,11 @@ const status = (more: Partial<InstanceSnapshot>) =>
   statusOf(snapshot({ claims: { data }, statefulSet: set, ...more })).status;
 const ready = (more: Partial<InstanceSnapshot>) =>
   status(more).conditions?.find(({ type }) => type === 'Ready');
+const podWithVolumes = (...claims: string[]) => {
+  const volumes = claims.map((claimName) => ({ name: claimName, persistentVolumeClaim: { claimName } }));
+  const made = pod();
+  return { ...made, spec: { containers: [], ...made.spec, volumes } };
+};
 const waiting = (reason: string, message = '') =>
   pod({
     phase: 'Pending',
@@ -121,15 +126,15 @@ describe('why an instance is not ready', () => {
     ],
     [
       'its node is away',
-      { pod: pod(), node: { name: 'node-1', state: 'not-ready' } },
+      { pod: podWithVolumes('shop-1'), node: { name: 'node-1', state: 'not-ready' } },
       'WaitingForNode',
-      /node-1/,
+      /node-1.* delete the Node; .* delete the claim shop-1:/,
     ],
     [
       'its node is gone',
-      { pod: pod(), node: { name: 'node-1', state: 'gone' } },
+      { pod: podWithVolumes('shop-1', 'shop-1-wal'), node: { name: 'node-1', state: 'gone' } },
       'WaitingForNode',
-      /does not exist/,
+      /does not exist.*, delete the claims shop-1 and shop-1-wal:/,
     ],
     [
       'Postgres is broken',
