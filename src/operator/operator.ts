@@ -1,4 +1,4 @@
-import type { Registry } from 'prom-client';
+import { Gauge, type Registry } from 'prom-client';
 import {
   type Clock,
   Controller,
@@ -63,12 +63,18 @@ export async function createOperator(options: OperatorOptions): Promise<Manager>
     log,
     clock,
   });
+  const failing = new Gauge({
+    name: 'koschei_managed_etcd_failing',
+    help: '1 while the last look at the managed etcd, its users and its credentials by this process found something wrong; the log says what.',
+    registers: [registry],
+  });
   const etcd = new EtcdAccess({
     client,
     namespace: environment.namespace,
     endpoints: environment.etcdEndpoints,
     clock,
     log: log.child({ part: 'etcd' }),
+    onManaged: (usable) => failing.set(usable ? 0 : 1),
     onChange: (key) => {
       clusters.enqueue(key);
       for (const { metadata } of caches.instancesOf(key))

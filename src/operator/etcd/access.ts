@@ -18,8 +18,16 @@ import type { KeyPair } from '../../tls/certificates.ts';
 import type { Observed, UnknownReason } from '../action.ts';
 import { read } from '../cluster/desired/secrets.ts';
 import type { EtcdFacts } from '../cluster/snapshot.ts';
-import { enableAuthentication, forgetPrefix, forgetUser, grantPrefix } from './administration.ts';
-import { ensureEtcdCredentials } from './managed.ts';
+import {
+  enableAuthentication,
+  forgetPrefix,
+  forgetUser,
+  grantedUsers,
+  grantPrefix,
+  versionOf,
+} from './administration.ts';
+import { AuthorityMissingError, ensureEtcdCredentials } from './managed.ts';
+import { isolatesUsers } from './versions.ts';
 
 export interface EtcdAccessOptions {
   readonly client: KubeClient;
@@ -29,6 +37,10 @@ export interface EtcdAccessOptions {
   readonly endpoints: readonly string[];
   readonly clock: Clock;
   readonly log: Logger;
+  /** Whether the last look at the managed etcd and its credentials found all well. */
+  readonly onManaged?: (usable: boolean) => void;
+  /** How often the managed etcd, its users and its credentials are looked at, ms. */
+  readonly checkMs?: number;
   /** Something that a plan may depend on has changed about the cluster `namespace/name`. */
   readonly onChange: (key: string) => void;
 }
@@ -68,7 +80,7 @@ const timeoutMs = 2_000;
 const silenceMs = 5_000;
 /** Nothing heard for this long: etcd counts as unreachable, ms. */
 const unreachableMs = 12_000;
-const renewalMs = 3_600_000;
+const checkMs = 60_000;
 /** How long the first answer about a cluster, and the first connection, is waited for, ms. */
 const patienceMs = 3_000;
 const notAsked = { reason: 'Unknown', message: 'etcd has not been asked about this cluster yet' } as const;
@@ -93,6 +105,8 @@ export class EtcdAccess implements Worker {
   /** Resolves after the first attempt to connect to the managed etcd. */
   readonly #tried = Promise.withResolvers<void>();
   #settled = false;
+  /** The version of etcd that was last looked at. */
+  #version: string | undefined;
   #loops: Promise<unknown> | undefined;
 
   constructor(options: EtcdAccessOptions) {
@@ -156,10 +170,12 @@ export class EtcdAccess implements Worker {
     return facts.known ? { known: true, value: facts.value.view } : facts;
   }
 
-  /** Stops watching a cluster that is gone. */
+  /** Stops watching a cluster that is gone, and leaves an etcd of its own. */
   untrack(key: string): void {
     this.#tracked.get(key)?.store.stop();
     this.#tracked.delete(key);
+    this.#foreign.get(key)?.etcd.close();
+    this.#foreign.delete(key);
   }
 
   /** One transaction on the state of a cluster. Throws EtcdError. */
@@ -341,56 +357,93 @@ export class EtcdAccess implements Worker {
     for (let failures = 0; !signal.aborted; ) {
       try {
         if (this.#secure) {
-          const { authority, root } = await ensureEtcdCredentials(
-            client,
-            namespace,
-            new Date(clock.now()),
-            log,
-          );
+          const now = new Date(clock.now());
+          const { authority, root } = await ensureEtcdCredentials(client, namespace, now, log);
           this.#authority = authority;
-          await this.#connectManaged(authority, root);
-        } else if (this.#managed === undefined) {
-          this.#managed = { identity: 'plain', etcd: connect({ endpoints, timeoutMs }) };
+          await this.#keepAuthentication(this.#connectManaged(authority, root));
+        } else {
+          this.#managed ??= { identity: 'plain', etcd: connect({ endpoints, timeoutMs }) };
         }
         if (failures > 0) log.info('the managed etcd answers');
+        // Whoever was told that etcd is not usable looks again.
+        if (failures > 0 || !this.#settled)
+          for (const tracked of this.#tracked.values()) onChange(keyOf(tracked.tenant));
         failures = 0;
-        for (const tracked of this.#tracked.values()) onChange(keyOf(tracked.tenant));
-        this.#settle();
-        await sleep(clock, renewalMs, signal);
+        this.#settle(true);
+        await sleep(clock, this.#o.checkMs ?? checkMs, signal);
       } catch (error) {
         failures += 1;
         const message = messageOf(error);
+        const missing = error instanceof AuthorityMissingError;
         this.#problem = {
-          reason: /certificate|denied|auth/i.test(message) ? 'EtcdRefused' : 'EtcdUnreachable',
-          message: `The managed etcd (${endpoints.join(', ')}) is not usable: ${message}`,
+          reason: missing
+            ? 'SecretMissing'
+            : /certificate|denied|auth/i.test(message)
+              ? 'EtcdRefused'
+              : 'EtcdUnreachable',
+          message: missing ? message : `The managed etcd (${endpoints.join(', ')}) is not usable: ${message}`,
         };
-        this.#settle();
-        if (failures === 1 || failures % 60 === 0) log.warn({ err: error, failures }, this.#problem.message);
+        this.#settle(false);
+        if (failures === 1 || failures % 60 === 0)
+          log[missing ? 'error' : 'warn']({ err: error, failures }, this.#problem.message);
         await sleep(clock, Math.min(500 * 2 ** Math.min(failures - 1, 4), 5_000), signal);
       }
     }
   }
 
-  #settle(): void {
+  #settle(usable: boolean): void {
     this.#settled = true;
     this.#tried.resolve();
+    this.#o.onManaged?.(usable);
   }
 
-  async #connectManaged(authority: KeyPair, root: KeyPair): Promise<void> {
+  /** The connection as root; the one there is, unless the certificate is another one by now. */
+  #connectManaged(authority: KeyPair, root: KeyPair): Connection {
     const identity = createHash('sha256').update(root.cert).digest('hex');
-    if (this.#managed?.identity === identity) return;
+    if (this.#managed?.identity === identity) return this.#managed;
     const tls = { ca: Buffer.from(authority.cert), cert: Buffer.from(root.cert), key: Buffer.from(root.key) };
-    const etcd = connect({ endpoints: this.#o.endpoints, timeoutMs, tls });
+    return { identity, etcd: connect({ endpoints: this.#o.endpoints, timeoutMs, tls }) };
+  }
+
+  /**
+   * Sees to it that authentication is on and that every cluster has its user; only then is the connection used. Both
+   * are looked at again and again: an etcd that was made anew, restored from an older copy, or tampered with, has not
+   * what was once put there.
+   */
+  async #keepAuthentication(connection: Connection): Promise<void> {
+    const { log, onChange } = this.#o;
+    const { etcd } = connection;
+    const former = this.#managed;
     try {
-      await enableAuthentication(etcd);
+      const { wasOff } = await enableAuthentication(etcd);
+      if (wasOff) log.warn('authentication was off in the managed etcd; it is on now');
+      const users = await grantedUsers(etcd);
+      for (const tracked of this.#tracked.values()) {
+        if (!tracked.granted || tracked.tenant.etcd !== undefined || users.has(tracked.keys.user)) continue;
+        tracked.granted = false;
+        log.warn({ cluster: keyOf(tracked.tenant) }, 'the managed etcd has lost the user of a cluster');
+        onChange(keyOf(tracked.tenant));
+      }
+      await this.#checkVersion(etcd);
     } catch (error) {
-      etcd.close();
+      if (connection !== former) etcd.close();
       throw error;
     }
-    const former = this.#managed;
-    this.#managed = { identity, etcd };
+    this.#managed = connection;
     // Stores move over at their next use; only then is the former connection closed.
-    if (former !== undefined) setTimeout(() => former.etcd.close(), 60_000).unref();
+    if (former !== undefined && former !== connection) setTimeout(() => former.etcd.close(), 60_000).unref();
+  }
+
+  /** Says once per version that it does not keep clusters apart. */
+  async #checkVersion(etcd: Etcd): Promise<void> {
+    const version = await versionOf(etcd);
+    if (version === this.#version) return;
+    this.#version = version;
+    if (!isolatesUsers(version))
+      this.#o.log.warn(
+        { version },
+        'this version of etcd does not keep the clusters that share it apart: whoever holds the certificate of one can get at the state of all; expected 3.6.14, 3.7.1 or newer (docs/operations.md, "etcd")',
+      );
   }
 }
 

@@ -25,10 +25,10 @@ function prefixEnd(prefix: string): Buffer {
 }
 
 /**
- * Turns authentication on, with the user `root`. Does nothing when it is on. Without it every holder of a certificate
- * could change the state of every cluster.
+ * Turns authentication on, with the user `root`, and says whether it was off. Writes nothing when it is on. Without it
+ * every holder of a certificate could change the state of every cluster.
  */
-export async function enableAuthentication(etcd: Etcd): Promise<void> {
+export async function enableAuthentication(etcd: Etcd): Promise<{ wasOff: boolean }> {
   const { auth } = etcd.administration;
   const roles = await rolesOf(etcd, rootUser);
   if (roles === undefined) {
@@ -39,7 +39,29 @@ export async function enableAuthentication(etcd: Etcd): Promise<void> {
   }
   if (roles?.includes(rootUser) !== true)
     await auth.userGrantRole({ user: rootUser, role: rootUser }, limit());
-  await auth.authEnable(limit());
+  const wasOn = await auth.authStatus(limit()).then(
+    ({ enabled }) => enabled,
+    (error: unknown) => {
+      // etcd before 3.5 cannot be asked; to turn on what is on does nothing there.
+      if (/unimplemented|unknown method/i.test(String(error))) return undefined;
+      throw error;
+    },
+  );
+  if (wasOn !== true) await auth.authEnable(limit());
+  return { wasOff: roles === undefined || wasOn === false };
+}
+
+/** The names that are both users and roles, as those are that `grantPrefix` made. Two reads, however many there are. */
+export async function grantedUsers(etcd: Etcd): Promise<ReadonlySet<string>> {
+  const { auth } = etcd.administration;
+  const [{ users }, { roles }] = await Promise.all([auth.userList(limit()), auth.roleList(limit())]);
+  const known = new Set(roles);
+  return new Set(users.filter((user) => known.has(user)));
+}
+
+/** The version of the member that answers, such as `3.6.16`. */
+export async function versionOf(etcd: Etcd): Promise<string> {
+  return (await etcd.administration.maintenance.status(limit())).version;
 }
 
 /**

@@ -19,6 +19,16 @@ export const managedEtcd = {
 export const certificateDays = 90;
 export const authorityDays = 3650;
 
+/** The Secret of the managed etcd's authority is gone or incomplete, although certificates of it are in use. */
+export class AuthorityMissingError extends Error {
+  override readonly name = 'AuthorityMissingError';
+  constructor(namespace: string | undefined, found: string, because: string) {
+    super(
+      `expected the certificate authority of the managed etcd in the Secret ${namespace}/${managedEtcd.authoritySecret}: ${found}, but ${because}, so it was in use. A new authority would lock every cluster out of etcd, and is not made: restore the Secret from a backup; docs/operations.md ("etcd") says what to do without one`,
+    );
+  }
+}
+
 /** What a client needs to talk to the managed etcd as root, and what issues certificates for it. */
 export interface EtcdCredentials {
   readonly authority: KeyPair;
@@ -29,6 +39,7 @@ export interface EtcdCredentials {
  * Makes and renews the Secrets of the managed etcd: its authority, the certificate of its servers (and peers), and the
  * operator's own as root. The authority is never replaced: every cluster's certificate hangs on it.
  * @param namespace the operator's own, where etcd runs
+ * @throws {AuthorityMissingError} when the authority's Secret is gone or incomplete although it was used.
  */
 export async function ensureEtcdCredentials(
   client: KubeClient,
@@ -47,7 +58,7 @@ export async function ensureEtcdCredentials(
     metadata: { name, namespace, labels },
     type: 'Opaque',
   });
-  const authority = await ensureAuthority(client, shell(managedEtcd.authoritySecret), now, log);
+  const authority = await ensureAuthority(client, shell, now, log);
   const ensure = async (name: string, order: CertificateOrder): Promise<KeyPair> => {
     const found = await client.find(resources.secrets, { namespace, name });
     const why = whyIssue(found, order, authority.cert, now);
@@ -100,19 +111,46 @@ export function serverOrder(namespace: string): CertificateOrder {
   };
 }
 
-async function ensureAuthority(client: KubeClient, shell: Secret, now: Date, log: Logger): Promise<KeyPair> {
-  const ref = shell.metadata;
-  const found = await client.find(resources.secrets, ref);
-  const [cert, key] = [read(found, caKey.cert), read(found, caKey.key)];
-  if (cert !== undefined && key !== undefined) return { cert, key };
+/**
+ * The authority as its Secret holds it. It is made only where nothing was ever issued by one: a second authority would
+ * lock every cluster's agents, and the members of etcd among themselves, out.
+ */
+async function ensureAuthority(
+  client: KubeClient,
+  shell: (name: string) => Secret,
+  now: Date,
+  log: Logger,
+): Promise<KeyPair> {
+  const secret = shell(managedEtcd.authoritySecret);
+  const find = async (name: string) => await client.find(resources.secrets, shell(name).metadata);
+  const held = await find(secret.metadata.name);
+  if (held !== undefined) return keyPairOf(held);
+  for (const name of [managedEtcd.serverSecret, managedEtcd.rootSecret]) {
+    if ((await find(name)) !== undefined)
+      throw new AuthorityMissingError(
+        secret.metadata.namespace,
+        'it does not exist',
+        `the Secret ${name} does`,
+      );
+  }
   const pair = await createAuthority({ commonName: 'Koschei etcd', validDays: authorityDays, now });
-  log.info({ secret: ref.name }, 'making the certificate authority of the managed etcd');
+  log.info({ secret: secret.metadata.name }, 'making the certificate authority of the managed etcd');
   try {
-    await client.create(resources.secrets, { ...shell, data: authorityData(pair) } as Secret);
+    await client.create(resources.secrets, { ...secret, data: authorityData(pair) } as Secret);
     return pair;
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
     // Another replica was faster: its authority is the one.
-    return await ensureAuthority(client, shell, now, log);
+    return keyPairOf(await client.get(resources.secrets, secret.metadata));
   }
+}
+
+function keyPairOf(secret: Secret): KeyPair {
+  const [cert, key] = [read(secret, caKey.cert), read(secret, caKey.key)];
+  if (cert !== undefined && key !== undefined) return { cert, key };
+  throw new AuthorityMissingError(
+    secret.metadata.namespace,
+    `it lacks ${caKey.cert} or ${caKey.key}`,
+    'it exists',
+  );
 }
