@@ -4,11 +4,12 @@ import { killPod, killPostgres, now } from '../e2e/faults.ts';
 import { install } from '../e2e/install.ts';
 import { PostgresCluster } from '../e2e/postgres-cluster.ts';
 import { underLoad } from '../e2e/scenario.ts';
+import type { Gaps } from '../e2e/workload.ts';
 import { podName } from '../src/api/names.ts';
 import { machine, record, recorded, table } from './results.ts';
 
 /*
- * The write gap of each fault under load, and where the time goes, read from the new primary's log.
+ * The write gap of each fault under load, and where the time goes, read from the primary's log.
  * npm run bench:failover -- [runs, default 3] [row]
  */
 const runs = Number(process.argv[2] ?? 3);
@@ -36,30 +37,65 @@ async function logOf(cluster: PostgresCluster, instance: string, since: number) 
   });
 }
 
+type Log = Awaited<ReturnType<typeof logOf>>;
+
+/** When the first operation of a kind ended, not before `after`. */
+const ended = (log: Log, operation: string, after = 0) =>
+  log.find((e) => e.operation === operation && e.because === undefined && e.at >= after)?.at;
+
+/** When Postgres required the new synchronous standbys and nobody else, so that commits were acknowledged again. */
+function setUsable(log: Log): number | undefined {
+  const settled = log.find((e) => e.because === 'only names in etcd need to confirm')?.at;
+  return settled === undefined ? undefined : ended(log, 'configure', settled);
+}
+
 /** The phases of a takeover, each in milliseconds after the one before; absent where there was none. */
-function phases(log: Awaited<ReturnType<typeof logOf>>, faultAt: number): Record<string, number> {
+function takeover(log: Log, faultAt: number, gaps: Gaps): Record<string, number> {
   const started = (operation: string) =>
     log.find((e) => e.operation === operation && e.because !== undefined)?.at;
-  const ended = (operation: string, after = 0) =>
-    log.find((e) => e.operation === operation && e.because === undefined && e.at >= after)?.at;
-  const promoted = ended('promote');
-  const settled = log.find((e) => e.because === 'only names in etcd need to confirm')?.at;
-  const marks: [string, number | undefined][] = [
+  const promoted = ended(log, 'promote');
+  const usable = setUsable(log);
+  const found = consecutive(faultAt, [
     ['detect', started('stop-receiver')],
-    ['stop receiver', ended('stop-receiver')],
+    ['stop receiver', ended(log, 'stop-receiver')],
     ['take', started('promote')],
     ['promote', promoted],
-    ['sync set usable', settled === undefined ? undefined : ended('configure', settled)],
-  ];
+    ['sync set usable', usable],
+  ]);
+  const routed = log.find((e) => e.msg === 'the -rw Service leads here')?.at;
+  if (routed !== undefined && promoted !== undefined) found['route (after promote)'] = routed - promoted;
+  return { ...found, ...firstAcknowledgements(gaps, usable, routed) };
+}
+
+/** The phases of the replacement of a synchronous standby, in the primary's log. */
+function replacement(log: Log, faultAt: number, gaps: Gaps): Record<string, number> {
+  const usable = setUsable(log);
+  const found = consecutive(faultAt, [
+    ['detect', log.find((e) => e.because?.endsWith('becomes synchronous'))?.at],
+    ['sync set usable', usable],
+  ]);
+  return { ...found, ...firstAcknowledgements(gaps, usable, usable) };
+}
+
+function consecutive(from: number, marks: [string, number | undefined][]): Record<string, number> {
   const found: Record<string, number> = {};
-  let last = faultAt;
+  let last = from;
   for (const [name, at] of marks) {
     if (at === undefined) continue;
     found[name] = at - last;
     last = at;
   }
-  const routed = log.find((e) => e.msg === 'the -rw Service leads here')?.at;
-  if (routed !== undefined && promoted !== undefined) found['route (after promote)'] = routed - promoted;
+  return found;
+}
+
+/** From when a write could be acknowledged to when the first one was: connecting anew is in it. */
+function firstAcknowledgements(gaps: Gaps, usable: number | undefined, routed: number | undefined) {
+  const found: Record<string, number> = {};
+  const { service, 'multi-host': multiHost } = gaps;
+  if (usable === undefined) return found;
+  if (service !== undefined && routed !== undefined)
+    found['first ack, Service'] = service.to - Math.max(usable, routed);
+  if (multiHost !== undefined) found['first ack, multi-host'] = multiHost.to - usable;
   return found;
 }
 
@@ -120,7 +156,7 @@ try {
         await undo?.();
         return at;
       });
-      const primary = keepsPrimary ? old : await cluster.knownPrimary();
+      const log = await logOf(cluster, keepsPrimary ? old : await cluster.knownPrimary(), report.faultAt);
       const { service, 'multi-host': multiHost } = report.gaps;
       record('failover', {
         row,
@@ -128,7 +164,7 @@ try {
         values: {
           ...(service === undefined ? {} : { 'gap, Service': service.milliseconds }),
           ...(multiHost === undefined ? {} : { 'gap, multi-host': multiHost.milliseconds }),
-          ...(keepsPrimary ? {} : phases(await logOf(cluster, primary, report.faultAt), report.faultAt)),
+          ...(keepsPrimary ? replacement : takeover)(log, report.faultAt, report.gaps),
         },
       });
     }
@@ -144,8 +180,11 @@ const columns = [
   'take',
   'promote',
   'sync set usable',
+  'route (after promote)',
+  'first ack, Service',
+  'first ack, multi-host',
 ];
 console.log(
   `\nMilliseconds, median / maximum, on ${machine()}; 8 writers, statement timeout 500 ms, connect timeout 300 ms per host, hosts shuffled:\n\n` +
-    table(recorded('failover'), [...columns, 'route (after promote)']),
+    table(recorded('failover'), columns),
 );
