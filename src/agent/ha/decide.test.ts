@@ -420,6 +420,15 @@ describe('the restart of a leader', () => {
     });
   });
 
+  it('goes on with a Postgres whose start was not seen to end', () => {
+    const restart = leader(
+      { stage: 'start' },
+      doing({ do: 'start', as: 'primary', settings, term: 3, timeline: 3 }),
+    );
+    const d = ended(restart, failure('NotSeen'), leading);
+    expect(tick(d.state, { ...leading, now: now + 1_000 }).state.reign?.stage).toBe('history');
+  });
+
   it('is not simply started where its promotion came from another timeline than was meant (R6)', () => {
     const strayed = { ...restarted, volume: volume({ promotedTerm: 3, wrongParent: true }) };
     expect(operation(won(strayed))).toMatchObject({ do: 'start', as: 'standby' });
@@ -634,6 +643,18 @@ describe('fencing', () => {
     expect(d.commands).toEqual([]);
     expect(tick(d.state, { ...due, now: now + 999 }).commands).toEqual([]);
     expect(operation(tick(d.state, { ...due, now: now + 1_000 }))?.do).toBe('fence');
+  });
+
+  it('ends a takeover whose first step it interrupts: nobody will hear of the end of that', () => {
+    const candidate = follower({
+      takeover: { phase: 'stop-receiver', since: now, leaderRevision: '40', syncRevision: '30', why: '' },
+      ...doing({ do: 'stop-receiver', settings }),
+    });
+    const leftovers: PostgresFacts = { process: 'leftovers', since: now, walLost: false };
+    const d = tick(candidate, { ...leading, leader: leaderOf(B), postgres: leftovers });
+    expect(operation(d)?.do).toBe('fence');
+    const after = ended(d.state, { ok: true }, { ...leading, leader: leaderOf(B), postgres: down });
+    expect(operation(after)).toMatchObject({ do: 'start', as: 'standby' });
   });
 
   it('is told to the peers afterwards', () => {

@@ -196,6 +196,8 @@ class Draft {
   operate(operation: Operation, because: string): void {
     const id = this.state.nextId;
     this.set({ nextId: id + 1, operation: { id, operation, since: this.now } });
+    // It may have interrupted the stop of the receiver, whose end is then not heard of.
+    if (operation.do === 'fence') this.set({ takeover: undefined });
     // R8: from an empty setting on, even one that is only half applied, a commit must be seen to wait again.
     if ('settings' in operation && operation.settings.synchronousNames.length === 0)
       this.set({ waitProved: false });
@@ -669,6 +671,9 @@ function lead(draft: Draft, reign: Reign): void {
   if (draft.now < state.retryAt) return;
   if (process !== 'running' || observation === undefined || observation.at < facts.postgres.since) return;
 
+  // A start whose end was not seen: it runs all the same, and what its start began is to be gone on with.
+  if (reign.stage === 'start')
+    return draft.setReign({ stage: observation.inRecovery ? 'promote' : 'history' });
   if (reign.stage === 'promote') return promote(draft, reign, settings, observation);
   if (reign.stage === 'history') {
     if (observation.inRecovery || draft.state.transaction !== undefined) return;
