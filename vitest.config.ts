@@ -1,7 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Test projects, from fast to slow. `unit` does no I/O beyond temporary files; `integration` starts real
+ * Test projects, from fast to slow. `unit` does no I/O beyond temporary files; `sim` plays
+ * clusters in a simulated world, in this process alone; `integration` starts real
  * Postgres, etcd or kube-apiserver processes on this machine; `e2e` needs the local cluster (or KOSCHEI_CONTEXT).
  */
 export default defineConfig({
@@ -12,6 +13,13 @@ export default defineConfig({
           name: 'unit',
           include: ['src/**/*.test.ts', 'e2e/**/*.unit.test.ts'],
           exclude: ['**/*.integration.test.ts'],
+        },
+      },
+      {
+        test: {
+          name: 'sim',
+          include: ['sim/**/*.test.ts'],
+          fileParallelism: false,
         },
       },
       {

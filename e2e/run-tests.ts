@@ -12,6 +12,7 @@ Runs all tests and ends with the line "N passed, N failed". Parts, in this order
 
   check         types, lint and format
   unit          no processes, no network
+  sim           20,000 schedules of faults in a simulated world, and rules broken on purpose (docs/simulator.md)
   integration   real Postgres, etcd and kube-apiserver processes on this machine
   e2e           Koschei on a Kubernetes of three nodes on this machine, with faults (or on that of KOSCHEI_CONTEXT)
 
@@ -19,7 +20,7 @@ What is missing on this machine is installed (root on Debian). A word that is no
 npm test -- e2e failover
 `;
 
-const parts = ['check', 'unit', 'integration', 'e2e'] as const;
+const parts = ['check', 'unit', 'sim', 'integration', 'e2e'] as const;
 type Part = (typeof parts)[number];
 
 interface Count {
