@@ -13,7 +13,8 @@
  * still is, and so the agent reads the very clock that its deadlines are kept on (Node has no call for it, and
  * /proc/uptime may be another container's or a virtual one).
  *
- * A stopped or stuck agent changes nothing of this, and once the lock is held nothing here waits for a disk.
+ * A stopped or stuck agent changes nothing of this, and once the lock is held nothing here waits for a disk, nor for
+ * whoever should read the log.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -30,6 +31,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,6 +65,7 @@ static int agent_pipe = -1; /* the read end */
 static char line[64];	    /* what the agent has written since its last newline */
 static size_t line_length;
 static int signals, timer, agent_clock;
+static int log_output = -1; /* standard output opened anew, not blocking */
 
 static long long now_ms(void)
 {
@@ -71,7 +74,10 @@ static long long now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* One line of JSON in one write, as the agent logs. `text` holds no quotes and no control characters. */
+/*
+ * One line of JSON in one write, as the agent logs. `text` holds no quotes and no control characters. Never blocks: when
+ * nobody reads, the pipe is full and the line is lost.
+ */
 static void say(const char *level, const char *text, const char *what, long long number)
 {
 	struct timespec now;
@@ -80,7 +86,12 @@ static void say(const char *level, const char *text, const char *what, long long
 	int length = snprintf(line, sizeof line,
 			      "{\"level\":\"%s\",\"time\":%lld,\"name\":\"koschei-init\",\"%s\":%lld,\"msg\":\"%s\"}\n", level,
 			      now.tv_sec * 1000LL + now.tv_nsec / 1000000, what, number, text);
-	if (write(STDOUT_FILENO, line, length) < 0)
+	ssize_t written;
+	if (log_output >= 0)
+		written = write(log_output, line, length);
+	else /* a socket cannot be opened anew; where this flag is not known, the line is lost, too */
+		written = pwritev2(STDOUT_FILENO, &(struct iovec){ .iov_base = line, .iov_len = length }, 1, -1, RWF_NOWAIT);
+	if (written < 0)
 		return; /* nobody listens; there is nothing better to do */
 }
 
@@ -290,6 +301,19 @@ static void prepare_signals(void)
 		die("cannot make a signalfd and a timerfd");
 }
 
+/*
+ * The agent has the standard output too, so its mode is left alone: the flag would be on both. A description of our own
+ * has a mode of its own.
+ */
+static void prepare_log(void)
+{
+	int output = open("/proc/self/fd/1", O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (output < 0)
+		return;
+	log_output = fcntl(output, F_DUPFD_CLOEXEC, FREE_DESCRIPTOR);
+	close(output);
+}
+
 static void prepare_clock(void)
 {
 	struct itimerspec due = { .it_value = { .tv_sec = CLOCK_DUE_S } };
@@ -307,6 +331,7 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	umask(0077);
+	prepare_log();
 	prepare_signals();
 	prepare_clock();
 	take_lock(argv[2]);

@@ -1,5 +1,5 @@
-import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -10,7 +10,7 @@ import { compileKoscheiInit } from './compile.ts';
 
 let directory: string;
 let program: string;
-const running: ChildProcessWithoutNullStreams[] = [];
+const running: ChildProcess[] = [];
 
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'koschei-init-'));
@@ -25,10 +25,15 @@ afterEach(() => {
 class Run {
   readonly lines: string[] = [];
   readonly ended: Promise<number>;
-  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #child: ChildProcess;
   #wake = (): void => {};
 
-  constructor(script: string, lock: string, { namespace = true } = {}) {
+  /** `output`: a descriptor to be its standard output, of which no line is read here. */
+  constructor(
+    script: string,
+    lock: string,
+    { namespace = true, output = 'pipe' }: { namespace?: boolean; output?: 'pipe' | number } = {},
+  ) {
     const agent = join(directory, `agent-${running.length}-${Math.random()}.sh`);
     writeFileSync(agent, `#!/bin/sh\n${script}\n`);
     chmodSync(agent, 0o755);
@@ -44,9 +49,10 @@ class Run {
       ...command,
     ];
     const [file = '', ...args] = namespace ? inNamespace : command;
-    this.#child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#child = spawn(file, args, { stdio: ['pipe', output, 'pipe'] });
     running.push(this.#child);
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      if (stream === null) continue;
       createInterface({ input: stream }).on('line', (line) => {
         this.lines.push(line);
         this.#wake();
@@ -237,6 +243,23 @@ test('a half line of a dead agent is not put before the first line of the next',
 test('an agent that writes without end does not keep its deadline from coming', async () => {
   const run = new Run(firstThenSurvey(`echo "deadline ${inMs(300)}" >&3; exec cat /dev/zero >&3`), newLock());
   expect((await run.record('the deadline is reached')).msLate).toBeLessThan(300);
+});
+
+test('a log that nobody reads does not keep the deadline from coming', async () => {
+  const fifo = join(directory, 'full');
+  execFileSync('mkfifo', [fifo]);
+  // Open for reading, too, and never read.
+  const output = openSync(fifo, 'r+');
+  const run = new Run(
+    `if [ "$KOSCHEI_BOOT" = 1 ]; then
+       setsid sh -c 'echo up >&2; exec sleep 60' & echo "deadline ${inMs(1_000)}" >&3; exec cat /dev/zero
+     else ${survey} >&2; exec sleep 60; fi`,
+    newLock(),
+    { output },
+  );
+  closeSync(output);
+  await run.line('up');
+  expect(await run.line('boot 2 sees', 0, 5_000)).toMatch(nobodyElse);
 });
 
 test('orphans are reaped', async () => {

@@ -1,4 +1,5 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { boundedOutput } from './output.ts';
 
 export type { Logger } from 'pino';
 
@@ -81,7 +82,7 @@ export interface LoggerOptions {
   /** The program or part that logs: `operator`, `agent`. */
   name: string;
   level: 'debug' | 'info' | 'warn' | 'error' | 'silent';
-  /** Standard output if left out. */
+  /** Standard output if left out; it never blocks (see {@link boundedOutput}). */
   destination?: DestinationStream;
 }
 
@@ -113,7 +114,7 @@ export function createLogger({ name, level, destination }: LoggerOptions): Logge
         },
       },
     },
-    destination ?? pino.destination({ fd: 1, sync: true }),
+    destination ?? boundedOutput(process.stdout, name),
   );
   const { child } = log;
   // Children inherit this from the logger that makes them; pino has no hook for their bindings.
