@@ -236,6 +236,8 @@ class Simulation {
   /** Every acknowledged commit with the term it was acknowledged in, and when the last one was. */
   readonly acknowledged = new Map<string, number>();
   lastAcknowledged = 0;
+  /** What a client may have read on a primary that was open, and the first such primary. */
+  readonly readable = new Map<string, { term: number; node: string; at: number }>();
   /** Terms and timelines of promotions, and who is writable in which term. */
   readonly promotions: { term: number; timeline: number; node: Node }[] = [];
   readonly story: string[] = [];
@@ -764,6 +766,7 @@ class Simulation {
   #write(node: Node): void {
     const { postgres: p } = node;
     if (!p.writable() || !p.settings.clientsAllowed) return;
+    this.#readAll(node);
     const record = `commit ${this.#records++}`;
     p.wal = [...p.wal, record];
     if (p.waits) p.waiting.push({ lsn: p.wal.length, record });
@@ -786,6 +789,16 @@ class Simulation {
     }
   }
 
+  /** Everything that was replayed before this primary began is visible, acknowledged or not. */
+  #readAll(node: Node): void {
+    const { wal } = node.postgres;
+    const term = this.promotions.findLast((p) => p.node === node)?.term ?? 1;
+    const began = wal.findLastIndex((record) => record.startsWith('timeline '));
+    for (const record of wal.slice(0, Math.max(0, began)))
+      if (record.startsWith('commit ') && !this.readable.has(record))
+        this.readable.set(record, { term, node: node.name, at: this.now });
+  }
+
   #promoted(node: Node, term: number, timeline: number): void {
     this.#tell(node, `is promoted in term ${term} on timeline ${timeline}`);
     const twice = this.promotions.find((p) => p.term === term || p.timeline === timeline);
@@ -802,6 +815,11 @@ class Simulation {
     for (const [record, term] of this.acknowledged)
       if (term <= mine && !there.has(record))
         this.fail(`${node.name} ${how} in term ${mine} without ${record}, acknowledged in term ${term}`);
+    for (const [record, read] of this.readable)
+      if (read.term < mine && !there.has(record))
+        this.fail(
+          `${node.name} ${how} in term ${mine} without ${record}, which clients read at ${read.at} on ${read.node} in term ${read.term}`,
+        );
   }
 
   // ------------------------------------------------------------------------------------------- what happens

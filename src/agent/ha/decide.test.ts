@@ -647,7 +647,14 @@ describe('fencing', () => {
 
   it('ends a takeover whose first step it interrupts: nobody will hear of the end of that', () => {
     const candidate = follower({
-      takeover: { phase: 'stop-receiver', since: now, leaderRevision: '40', syncRevision: '30', why: '' },
+      takeover: {
+        phase: 'stop-receiver',
+        since: now,
+        leaderRevision: '40',
+        syncRevision: '30',
+        why: '',
+        level: true,
+      },
       ...doing({ do: 'stop-receiver', settings }),
     });
     const leftovers: PostgresFacts = { process: 'leftovers', since: now, walLost: false };
@@ -805,7 +812,14 @@ describe('standing for election', () => {
 
   it('is not tried again at once after a failure', () => {
     const trying = suspicious({
-      takeover: { phase: 'stop-receiver', since: now, leaderRevision: '40', syncRevision: '30', why: '' },
+      takeover: {
+        phase: 'stop-receiver',
+        since: now,
+        leaderRevision: '40',
+        syncRevision: '30',
+        why: '',
+        level: true,
+      },
       ...doing({ do: 'stop-receiver', settings }),
     });
     const d = ended(trying, failure(), silent);
@@ -821,9 +835,17 @@ describe('taking the leadership', () => {
     postgres: standby({ at: now }),
     applied: [placeholderName],
   };
-  const ready = follower({
-    takeover: { phase: 'take', since: now - 100, leaderRevision: '40', syncRevision: '30', why: 'silence' },
-  });
+  const takeover = {
+    phase: 'take',
+    since: now - 100,
+    leaderRevision: '40',
+    syncRevision: '30',
+    why: 'silence',
+    level: false,
+  } as const;
+  const ready = follower({ takeover });
+  /** What B had flushed is all that this one has, and nobody else is in the set. */
+  const level = follower({ takeover: { ...takeover, heldBy: B, level: true } });
 
   it('is nothing for a volume that has become unusable meanwhile', () => {
     const d = tick(ready, { ...taking, volume: { state: 'tainted', why: 'a test' } });
@@ -891,8 +913,52 @@ describe('taking the leadership', () => {
   });
 
   it('lets nobody in from the stop of the receiver on, if they could not be let in after the promotion', () => {
-    expect(wantedSettings(ready, facts(taking)).clientsAllowed).toBe(true);
-    expect(wantedSettings({ ...ready, waitProved: false }, facts(taking)).clientsAllowed).toBe(false);
+    expect(wantedSettings(level, facts(taking)).clientsAllowed).toBe(true);
+    expect(wantedSettings({ ...level, waitProved: false }, facts(taking)).clientsAllowed).toBe(false);
+    expect(wantedSettings(ready, facts(taking)).clientsAllowed).toBe(false);
+    const asynchronous: World = { ...taking, sync: { mode: 'async', names: [] } };
+    expect(wantedSettings(ready, facts(asynchronous)).clientsAllowed).toBe(true);
+  });
+
+  it('lets clients in at once if only the old leader is left, which holds all that this instance has', () => {
+    const opens = (world: World) => {
+      const silence = { proofAt: now - 60_000, leaderSeen: { revision: '40', at: now - 60_000 } };
+      const began = tick(follower(silence), { ...taking, ...world }).state;
+      expect(began.takeover?.phase).toBe('stop-receiver');
+      const took = tick(ended(began, { ok: true }, taking).state, { ...taking, ...world }).state;
+      const names = write(tick(ready, { ...taking, ...world }))?.sync?.names ?? [];
+      return answered(took, done({ term: 4, names }), { ...taking, ...world }).state.reign?.open;
+    };
+    const alone: World = { sync: { names: [A] }, leader: leaderOf(B) };
+    expect(opens(alone)).toBe(true);
+    // What was received of an earlier timeline, B may never have had.
+    expect(opens({ ...alone, leader: leaderOf(B, { timeline: 5 }) })).toBe(false);
+    // C may be behind: it would be promoted without what clients had read here.
+    expect(opens({ ...alone, sync: { names: [A, C] } })).toBe(false);
+  });
+
+  it('lets clients in when everybody but the old leader has confirmed where this primary began', () => {
+    const sync = { term: 3, mode: 'sync' as const, names: [C, B] };
+    const opens = (flushLsn: bigint, reign: Partial<Reign>) =>
+      tick(leader({ open: false, beginLsn: 1_900n, sync, ...reign }, { syncNames: [name(C), name(B)] }), {
+        ...leading,
+        sync,
+        config: config({ synchronous: 2 }),
+        postgres: primary([walsender(C, { flushLsn })]),
+        applied: [name(C), name(B)],
+      }).state.reign?.open;
+    expect(opens(1_900n, { heldBy: B })).toBe(true);
+    expect(opens(1_899n, { heldBy: B })).toBe(false);
+    expect(opens(1_900n, {})).toBe(false);
+    expect(opens(1_900n, { heldBy: { ...B, dataId: '9'.repeat(16) } })).toBe(false);
+  });
+
+  it('after a restart in place waits for the old leader, too', () => {
+    const state = leader({ heldBy: B }, { ...doing({ do: 'stop' }) });
+    expect(ended(state, { ok: true }, { ...leading, postgres: down }).state.reign).toMatchObject({
+      open: false,
+      heldBy: undefined,
+    });
   });
 
   it('does not wait for what a clone that failed waits for', () => {

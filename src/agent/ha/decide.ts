@@ -332,6 +332,7 @@ function won(
           stage: 'promote',
           since: draft.now,
           open: opensWithPromotion(draft.state, sync),
+          heldBy: draft.state.takeover?.heldBy,
           why: draft.state.takeover?.why ?? 'takeover',
         },
       });
@@ -749,7 +750,8 @@ function afterCrash(draft: Draft, reign: Reign): void {
 
 /** Postgres is down in the midst of a reign that goes on. */
 function startAgain(draft: Draft): void {
-  draft.setReign({ stage: 'start', open: false, since: draft.now });
+  // Crash recovery may find records that nobody else has.
+  draft.setReign({ stage: 'start', open: false, heldBy: undefined, since: draft.now });
 }
 
 /** A member of `sync` whose agent answers and whose Postgres is a standby. */
@@ -788,12 +790,19 @@ function unheardSyncMember(draft: Draft, sync: SyncValue): boolean {
   );
 }
 
-/** Rule "Open": a value that was read may not get lost, so every name in `sync` must hold what this primary began with. */
+/**
+ * Rule "Open": a value that was read may not get lost, so every name in `sync` must hold what this primary began with.
+ * The leader that was taken from does, where this instance has received nothing but what that one had flushed.
+ */
 function openToClients(draft: Draft, reign: Reign, o: Observation): boolean {
   if (reign.open) return false;
   const needed = reign.beginLsn ?? o.flushLsn ?? 0n;
-  const all = reign.sync.names.every((m) =>
-    o.walsenders.some((w) => w.applicationName === replicationName(m.dataId) && (w.flushLsn ?? 0n) >= needed),
+  const all = reign.sync.names.every(
+    (m) =>
+      (reign.heldBy !== undefined && sameMember(m, reign.heldBy)) ||
+      o.walsenders.some(
+        (w) => w.applicationName === replicationName(m.dataId) && (w.flushLsn ?? 0n) >= needed,
+      ),
   );
   if (reign.sync.mode === 'sync' && !(all && (draft.state.waitProved || reign.sync.names.length === 0))) {
     draft.set({
@@ -1084,6 +1093,8 @@ function follow(draft: Draft): void {
       draft.commands.push({ kind: 'read', because: may.why });
       return;
     }
+    const next = takeWrite({ facts, state, leader, sync }).sync ?? sync.value;
+    const heldBy = predecessor(facts, leader.value);
     draft.set({
       takeover: {
         phase: 'stop-receiver',
@@ -1091,9 +1102,11 @@ function follow(draft: Draft): void {
         leaderRevision: leader.revision,
         syncRevision: sync.revision,
         why: may.why,
+        ...(heldBy === undefined ? {} : { heldBy }),
+        level: next.names.every((m) => heldBy !== undefined && sameMember(m, heldBy)),
       },
       // What the taking transaction will make necessary is set in the same reload.
-      syncNames: namesAfterTakeover(draft, takeWrite({ facts, state, leader, sync }).sync ?? sync.value),
+      syncNames: namesAfterTakeover(draft, next),
     });
     return draft.operate({ do: 'stop-receiver', settings: wantedSettings(draft.state, facts) }, may.why);
   }
@@ -1359,9 +1372,21 @@ function standbyNames(facts: Facts): readonly string[] {
   return sync?.value.mode === 'async' && config?.value.synchronous === 0 ? [] : [placeholderName];
 }
 
-/** Clients stay connected through the promotion, unless commits have not been seen to wait. */
+/**
+ * Clients stay connected through the promotion, unless commits have not been seen to wait or somebody in `sync` may not
+ * hold what they would read (rule "Open").
+ */
 function opensWithPromotion(state: HaState, sync: SyncValue | undefined): boolean {
-  return state.waitProved || sync?.mode === 'async';
+  return sync?.mode === 'async' || (state.waitProved && state.takeover?.level === true);
+}
+
+/**
+ * The leader, if this standby's WAL is a prefix of that one's: only it has written on its timeline (R6), and it sends
+ * nothing before it is on its own disk. A standby that replays an earlier timeline may hold what that leader never had.
+ */
+function predecessor(facts: Facts, leader: LeaderValue): MemberRef | undefined {
+  const { instance, dataId, timeline } = leader;
+  return facts.postgres.observation?.timeline === timeline ? { instance, dataId } : undefined;
 }
 
 /**

@@ -168,6 +168,8 @@ export interface Reign {
   readonly since: number;
   /** Clients may connect: every name in `sync` holds what this primary began with. */
   readonly open: boolean;
+  /** The leader that was taken from, if it holds all that this primary began with: it need not say so. */
+  readonly heldBy?: MemberRef | undefined;
   /** Where this primary's own history began, for `open` and for `history`. */
   readonly beginLsn?: bigint;
   readonly why: string;
@@ -193,6 +195,10 @@ export interface Takeover {
   readonly leaderRevision: string;
   readonly syncRevision: string;
   readonly why: string;
+  /** The old leader, if this instance's WAL is known to be a prefix of that one's. */
+  readonly heldBy?: MemberRef;
+  /** Nobody else will be in `sync`: every name in it holds what this instance holds. */
+  readonly level: boolean;
 }
 
 /** What the agent remembers between decisions. */
