@@ -73,8 +73,9 @@ export class Invariants {
   /** Taken when its Postgres became writable: what clients could read from the start. */
   readonly #firstReads = new Map<Machine, WalRecord>();
   acknowledgedCount = 0;
-  lastAcknowledgedAt = 0;
-  /** The newest commit that was begun when this was acknowledged: for liveness. */
+  /** Of those, by a primary when a newer one had been promoted: allowed, because the newer one has them (CE1). */
+  lateCount = 0;
+  /** When the newest of those was begun that waited for whom it had to wait for. */
   lastAcknowledgedBegan = 0;
 
   constructor(world: World) {
@@ -285,13 +286,13 @@ export class Invariants {
     const { record } = commit;
     if (record === undefined) return;
     this.acknowledgedCount += 1;
-    this.lastAcknowledgedAt = this.#world.now;
-    this.lastAcknowledgedBegan = Math.max(this.lastAcknowledgedBegan, commit.begunAt);
+    if (!commit.local) this.lastAcknowledgedBegan = Math.max(this.lastAcknowledgedBegan, commit.begunAt);
     const mine = this.#promotions.findLast((p) => p.machine === machine)?.term ?? 1;
     const { sync, config } = this.#world.etcd.view;
     const exclusive = config?.value.fencing === 'strict' || sync?.value.mode === 'async';
     for (const later of this.#promotions) {
       if (later.term <= mine || commit.local) continue;
+      this.lateCount += 1;
       if (exclusive && !this.#world.reconfigured && !this.#thawing(machine))
         this.violated(
           'one-writable',

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { type Schedule, schedule } from './faults.ts';
 import { mutants } from './mutants/index.ts';
 import { shipped } from './rules.ts';
+import { namedSchedules } from './schedules/index.ts';
 import { shrink } from './shrink.ts';
 import { story } from './story.ts';
 import { type RunOptions, run } from './world.ts';
@@ -13,6 +14,7 @@ const help = `Usage: npm run sim -- [options]
   --schedules M     how many schedules to play, each from a seed of its own (default 10000)
   --mutant NAME     with a rule broken on purpose; "all": each mutant, until it is caught
   --story           tell what happens in the schedule of --seed
+  --named NAME      tell what happens in this named schedule (sim/schedules); "all": list them
   --replay JSON     tell what happens in this schedule
   --state FILE      remember in FILE how far it has come, and go on from there
   --minutes T       stop after T minutes (default: none)
@@ -33,6 +35,7 @@ const { values } = parseArgs({
     schedules: { type: 'string', default: '10000' },
     mutant: { type: 'string' },
     story: { type: 'boolean', default: false },
+    named: { type: 'string' },
     replay: { type: 'string' },
     state: { type: 'string' },
     minutes: { type: 'string' },
@@ -46,6 +49,7 @@ const options: RunOptions =
 const seed = Number(values.seed);
 
 if (values.help) console.log(help);
+else if (values.named !== undefined) tellNamed(values.named);
 else if (values.replay !== undefined) print(JSON.parse(values.replay) as Schedule);
 else if (values.story) print(schedule(seed, mutant?.profile));
 else if (values.mutant === 'all') catchMutants();
@@ -55,6 +59,13 @@ else process.exitCode = play() ? 0 : 1;
 
 function print(which: Schedule): void {
   for (const line of story(which, options)) console.log(line);
+}
+
+function tellNamed(name: string): void {
+  const named = namedSchedules.find((n) => n.name === name);
+  if (named !== undefined) return print(named.schedule);
+  for (const n of namedSchedules)
+    console.log(`${n.name} (${n.counterexample}), without the rule: --mutant ${n.variant ?? '-'}`);
 }
 
 /** Plays schedule after schedule; false: one broke an invariant, and is told in its shortest form. */

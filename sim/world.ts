@@ -20,6 +20,8 @@ export interface Outcome {
   readonly simulatedMs: number;
   readonly terms: number;
   readonly acknowledged: number;
+  /** By a primary of an older term, after a newer one was promoted. */
+  readonly acknowledgedLate: number;
   readonly violation?: { readonly invariant: InvariantName; readonly message: string; readonly at: number };
 }
 
@@ -136,6 +138,7 @@ export class World {
       simulatedMs: this.now,
       terms: this.lastTerm,
       acknowledged: this.invariants.acknowledgedCount,
+      acknowledgedLate: this.invariants.lateCount,
       ...(violation === undefined ? {} : { violation }),
     };
   }

@@ -134,6 +134,18 @@ export const leadership: readonly Mutant[] = [
     }),
   },
   {
+    name: 'way-back-without-barrier',
+    broken: 'R2: after a hand-over without an answer the old primary simply starts again (CE6)',
+    caughtBy: ['one-writable', 'fresh-heartbeat', 'fence-in-time'],
+    profile: { instances: 3, config: async_, only: ['switchover', 'transaction', 'cut-etcd', 'stop-pod'] },
+    rules: remembered((state) => {
+      const { reign, handover } = state;
+      if (reign?.barrier !== true || handover === undefined) return state;
+      const { handover: _, ...rest } = state;
+      return { ...rest, reign: { ...reign, barrier: false, stage: 'start', open: true } };
+    }),
+  },
+  {
     name: 'hands-over-running',
     broken: 'a leader hands over before its Postgres is stopped',
     caughtBy: ['level-hand-over'],

@@ -1,5 +1,6 @@
-import { commanded, type Mutant, remembered } from './mutant.ts';
+import { type Mutant, remembered, withheld } from './mutant.ts';
 
+const async_ = { synchronous: 0, durability: 'required', fencing: 'fast' } as const;
 const sync = { synchronous: 1, durability: 'required', fencing: 'fast' } as const;
 
 /** What must happen in the end. */
@@ -8,10 +9,8 @@ export const livelihood: readonly Mutant[] = [
     name: 'no-new-term',
     broken: 'a leader whose Postgres runs as standby takes no new term (CE11)',
     caughtBy: ['liveness'],
-    profile: { config: sync, favour: ['operation', 'kill-agent', 'lose-power', 'crash-postgres'] },
-    rules: commanded((command) =>
-      command.kind === 'transact' && command.write.kind === 'new-term' ? undefined : command,
-    ),
+    profile: { config: async_, favour: ['operation', 'crash-postgres', 'kill-agent'] },
+    rules: withheld((c) => c.kind === 'transact' && c.write.kind === 'new-term'),
   },
   {
     name: 'nobody-stands',
@@ -27,26 +26,13 @@ export const livelihood: readonly Mutant[] = [
     broken: 'an old primary with another history is neither rewound nor cloned',
     caughtBy: ['liveness'],
     profile: { config: sync, favour: ['isolate', 'freeze'] },
-    rules: (shipped) => ({
-      ...shipped,
-      decide: (state, input, facts) => {
-        const d = shipped.decide(state, input, facts);
-        const gone = d.commands.some(
-          (c) => c.kind === 'operate' && (c.operation.do === 'rewind' || c.operation.do === 'clone'),
-        );
-        return gone ? { state, commands: [] } : d;
-      },
-    }),
+    rules: withheld((c) => c.kind === 'operate' && ['rewind', 'clone'].includes(c.operation.do)),
   },
   {
     name: 'lost-name-kept',
     broken: 'a synchronous standby that is gone is never replaced',
     caughtBy: ['liveness'],
     profile: { config: sync, instances: 3, favour: ['lose-volume'] },
-    rules: commanded((command) =>
-      command.kind === 'transact' && command.write.kind === 'sync' && command.write.leader.beat > 3
-        ? undefined
-        : command,
-    ),
+    rules: withheld((c) => c.kind === 'transact' && c.write.kind === 'sync' && c.write.leader.beat > 3),
   },
 ];

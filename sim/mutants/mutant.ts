@@ -83,3 +83,25 @@ export function answered(
     decide: (state, input, facts) => shipped.decide(state, change(input, state, facts), facts),
   });
 }
+
+/** Such a command is decided on, but then neither carried out nor waited for. */
+export function withheld(which: (command: Command) => boolean): (shipped: Rules) => Rules {
+  return (shipped) => ({
+    ...shipped,
+    decide: (state, input, facts) => {
+      const decision = shipped.decide(state, input, facts);
+      const dropped = decision.commands.filter(which);
+      if (dropped.length === 0) return decision;
+      const { transaction, operation, ...rest } = decision.state;
+      const waits = (kind: Command['kind']) => !dropped.some((c) => c.kind === kind);
+      return {
+        state: {
+          ...rest,
+          ...(transaction !== undefined && waits('transact') ? { transaction } : {}),
+          ...(operation !== undefined && waits('operate') ? { operation } : {}),
+        },
+        commands: decision.commands.filter((c) => !which(c)),
+      };
+    },
+  });
+}
