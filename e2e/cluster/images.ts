@@ -20,6 +20,10 @@ export interface ImageSource {
   readonly context: string;
   /** What else is copied into the build context: path there -> file or folder on this machine. */
   readonly files?: Readonly<Record<string, string>>;
+  /** The whole name; the one below the prefix of all images if left out. */
+  readonly fullName?: string;
+  /** Another base image than the Dockerfile's `ARG BASE`. */
+  readonly base?: string;
   /** Labels of the image; another label makes another image of the same content. */
   readonly labels?: Readonly<Record<string, string>>;
 }
@@ -49,10 +53,13 @@ export async function provideImage(source: ImageSource): Promise<string> {
  * @returns the image's full name.
  */
 export async function buildImage(source: ImageSource): Promise<string> {
-  const name = imageName(source.name);
+  const { fullName: name = imageName(source.name), base: otherBase } = source;
   const dockerfile = source.files?.Dockerfile ?? join(source.context, 'Dockerfile');
-  const bases = readFileSync(dockerfile, 'utf8').matchAll(/^(?:FROM\s+|ARG BASE=)(localhost\/\S+)/gm);
-  const hash = createHash('sha256').update(JSON.stringify(source.labels ?? {}));
+  const bases =
+    otherBase === undefined
+      ? readFileSync(dockerfile, 'utf8').matchAll(/^(?:FROM\s+|ARG BASE=)(localhost\/\S+)/gm)
+      : [];
+  const hash = createHash('sha256').update(JSON.stringify(source.labels ?? {}) + (otherBase ?? ''));
   for (const [, base = ''] of bases) {
     const suite = /^localhost\/debian:(\w+)$/.exec(base)?.[1];
     if (suite !== undefined) await debianImage(suite);
@@ -73,7 +80,11 @@ export async function buildImage(source: ImageSource): Promise<string> {
       cpSync(from, join(staged, path), { recursive: true });
     }
     const labels = [made, ...Object.entries(source.labels ?? {}).map(([key, value]) => `${key}=${value}`)];
-    await docker(['build', '-t', name, ...labels.flatMap((label) => ['--label', label]), staged]);
+    const options = [
+      ...labels.flatMap((label) => ['--label', label]),
+      ...(otherBase === undefined ? [] : ['--build-arg', `BASE=${otherBase}`]),
+    ];
+    await docker(['build', '-t', name, ...options, staged]);
     // Earlier versions, which have lost their name to this one.
     await succeeds('docker', ['image', 'prune', '-f', '--filter', 'label=koschei.made-from']);
     return name;
