@@ -295,7 +295,8 @@ export class Database {
       case 'stop':
         await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
         await this.#ended();
-        return await this.#cleanEnd(signal);
+        // What it interrupted may have been the first clone.
+        return this.#volume.state === 'ready' ? await this.#cleanEnd(signal) : undefined;
       case 'configure':
         await this.#configure(operation.settings, signal);
         return undefined;

@@ -534,7 +534,7 @@ describe('heartbeats', () => {
   it('fall silent when Postgres cannot be started, unless it is starting', () => {
     const state = leader(
       { stage: 'start', goodAt: now - 2_000 },
-      { attempts: { start: 3, rewind: 0, clone: 0 } },
+      { attempts: { start: 3, rewind: 0, clone: 0, promote: 0 } },
     );
     const world = { ...leading, postgres: down };
     expect(write(tick({ ...state, retryAt: now + 1_000 }, world))).toBeUndefined();
@@ -685,6 +685,38 @@ describe('fencing', () => {
     ).toBeUndefined();
   });
 
+  it.each<Operation>([{ do: 'configure', settings }, { do: 'prove-wait' }, { do: 'checkpoint' }])(
+    'gives up a database that does not answer while something is done to it: $do',
+    (busy) => {
+      const silent = primary([walsender(B)], { at: now - 5_001 });
+      expect(operation(tick(leader({}, doing(busy)), { ...leading, postgres: silent }))?.do).toBe('fence');
+      // Slow is not silent.
+      expect(operation(tick(leader({}, { ...doing(busy) }), leading))).toBeUndefined();
+    },
+  );
+
+  it('leaves a Postgres alone that is being stopped', () => {
+    const silent = primary([walsender(B)], { at: now - 5_001 });
+    expect(
+      operation(tick(leader({}, doing({ do: 'stop' })), { ...leading, postgres: silent })),
+    ).toBeUndefined();
+  });
+
+  it('that fails leaves the place to others: no heartbeat is sent until one has succeeded', () => {
+    const due = { goodAt: now - 1_000 };
+    const stalled = { ...leading, postgres: { ...primary(), process: 'starting' as const, since: now } };
+    const d = ended(leader(due, doing({ do: 'fence', why: '' })), failure('OperationHangs'), stalled);
+    const later = tick(d.state, { ...stalled, now: now + 1_000 });
+    expect(write(later)).toBeUndefined();
+    expect(later.state.problem?.reason).toBe('OperationHangs');
+    // koschei-init makes sure.
+    expect(fenceDeadline(later.state, facts(stalled))).toBe(now + 4_000);
+    const again = tick(later.state, { ...stalled, now: now + 4_000 });
+    expect(operation(again)?.do).toBe('fence');
+    const after = ended(again.state, { ok: true }, { ...leading, postgres: down, now: now + 4_100 });
+    expect(after.state.fenceAfter).toBeUndefined();
+  });
+
   it('past the deadline nothing is started: a reign without Postgres just ends (R10)', () => {
     const d = tick(leader({ deadline: now, stage: 'start' }), { ...leading, postgres: down });
     expect(d.state.reign).toBeUndefined();
@@ -698,6 +730,33 @@ describe('fencing', () => {
     expect(
       fenceDeadline(leader({ stage: 'promote' }, promoting), facts({ ...leading, postgres: standby() })),
     ).toBe(now + 4_000);
+  });
+
+  it('has its deadline until Postgres is down, also when the reign has ended', () => {
+    const refused: TransactionOutcome = {
+      kind: 'refused',
+      leader: stamp(leaderOf(B, { term: 4 }), '61'),
+      sync: undefined,
+    };
+    const lost = { ...leading, leader: leaderOf(B, { term: 4 }) };
+    const d = answered(leader({}, sent()), refused, lost);
+    expect(d.state.reign).toBeUndefined();
+    expect(operation(d)?.do).toBe('fence');
+    expect(fenceDeadline(d.state, facts(lost))).toBe(now + 4_000);
+
+    // What a promotion that was interrupted has come to, no observation says.
+    const promoting = leader(
+      { stage: 'promote' },
+      { ...sent(), ...doing({ do: 'promote', term: 3, timeline: 3, settings, slots: [] }) },
+    );
+    const open = { ...lost, postgres: standby() };
+    const interrupted = answered(promoting, refused, open);
+    expect(operation(interrupted)?.do).toBe('fence');
+    expect(fenceDeadline(interrupted.state, facts(open))).toBe(now + 4_000);
+
+    const fenced = ended(interrupted.state, { ok: true }, { ...lost, postgres: down });
+    expect(fenceDeadline(fenced.state, facts({ ...lost, postgres: down }))).toBe(0);
+    expect(fenced.state.lastDeadline).toBeUndefined();
   });
 });
 
@@ -1017,6 +1076,52 @@ describe('promotion', () => {
     expect(operation(ended(state, failure(), promoting))?.do).toBe('fence');
   });
 
+  it('that fails is told, and tried again ever later, so that others may lead meanwhile', () => {
+    const reign = { stage: 'promote' as const, term: 3 };
+    const promote: Operation = { do: 'promote', term: 3, timeline: 3, settings, slots: [] };
+    const alone = { ...promoting, sync: { names: [] }, peers: [], postgres: down };
+    const failedAfter = (before: number) => {
+      const attempts = { start: 0, rewind: 0, clone: 0, promote: before };
+      const d = ended(leader(reign, { ...doing(promote), attempts }), failure('HistoryAhead'), promoting);
+      return ended(d.state, { ok: true }, alone);
+    };
+    const once = failedAfter(0);
+    expect(once.state).toMatchObject({
+      problem: { reason: 'HistoryAhead' },
+      attempts: { promote: 1 },
+      retryAt: now + 500,
+    });
+    expect(failedAfter(3).state.retryAt).toBe(now + 4_000);
+    expect(once.commands).toEqual([]);
+    expect(write(tick(once.state, { ...alone, now: now + 499, readAt: now + 490 }))).toBeUndefined();
+    const again = tick(once.state, { ...alone, now: now + 500, readAt: now + 490 });
+    expect(write(again)?.kind).toBe('resume');
+
+    // The start that leads to the next attempt does not hide why there is one; a promotion that succeeds does.
+    const ready = { ...promoting, now: now + 600, readAt: now + 590 };
+    const start: Operation = { do: 'start', as: 'standby', settings };
+    const { problem, problemOf, attempts } = once.state;
+    const known = { ...(problem && { problem }), ...(problemOf && { problemOf }), attempts };
+    const started = ended(leader(reign, { ...known, ...doing(start) }), { ok: true }, ready);
+    expect(started.state.problem?.reason).toBe('HistoryAhead');
+    const promoted = ended(leader(reign, { ...known, ...doing(promote) }), { ok: true, lsn: 1n }, ready);
+    expect(promoted.state.problem).toBeUndefined();
+    expect(promoted.state.attempts.promote).toBe(0);
+    // So does somebody else's leadership, once this one follows it.
+    const receiver = { status: 'streaming', senderHost: 'x' };
+    const world = {
+      leader: leaderOf(B, { term: 4 }),
+      postgres: standby({ receiver }),
+      peers: [proof({ term: 4 })],
+    };
+    const upstream = { instance: B.instance, address: `address of ${B.instance}` };
+    const applied = { synchronousNames: [placeholderName], clientsAllowed: true, generation: 1, upstream };
+    const following = decide(follower(known), { kind: 'tick' }, { ...facts(world), applied });
+    expect(following.commands).toEqual([]);
+    expect(following.state.problem).toBeUndefined();
+    expect(following.state.attempts.promote).toBe(0);
+  });
+
   const promoted = () =>
     ended(
       leader({ stage: 'promote' }, doing({ do: 'promote', term: 3, timeline: 3, settings, slots: [] })),
@@ -1169,7 +1274,7 @@ describe('a crash of Postgres on the leader', () => {
       { stage: 'start', goodAt: now - 1_500 },
       {
         ...doing({ do: 'start', as: 'primary', settings, term: 3, timeline: 3 }),
-        attempts: { start: 2, rewind: 0, clone: 0 },
+        attempts: { start: 2, rewind: 0, clone: 0, promote: 0 },
       },
     );
     const world = { ...crashed, peers: [] };
@@ -1328,6 +1433,85 @@ describe('SIGTERM', () => {
   });
 });
 
+describe('what takes long', () => {
+  const from = (m: MemberRef) => ({ instance: m.instance, address: `address of ${m.instance}` });
+  const following = (m: MemberRef) => ({ ...settings, upstream: from(m) });
+  const starting: PostgresFacts = {
+    process: 'starting',
+    startedAs: 'standby',
+    since: now - 100,
+    walLost: false,
+  };
+  const world: World = { leader: leaderOf(B), postgres: starting, peers: [proof()] };
+  const upstreamOps = (m: MemberRef): Operation[] => [
+    { do: 'start', as: 'standby', settings: following(m) },
+    { do: 'clone', upstream: from(m) },
+    { do: 'rewind', upstream: from(m) },
+  ];
+
+  it('goes on while its source leads', () => {
+    for (const o of upstreamOps(B)) expect(tick(follower(doing(o)), world).commands).toEqual([]);
+  });
+
+  it('ends when somebody else leads, and an order to clone is not done by that', () => {
+    for (const o of upstreamOps(C)) {
+      const d = tick(follower({ ...doing(o), commandId: 'order' }), world);
+      expect(operation(d)).toEqual({ do: 'stop' });
+      const after = ended(d.state, { ok: true }, { ...world, postgres: down });
+      expect(kinds(after)).toEqual(['operate']);
+      expect(operation(after)).toMatchObject({ do: 'start', settings: { upstream: from(B) } });
+    }
+    const moved = { ...world, leader: leaderOf(B, { address: 'elsewhere' }) };
+    for (const o of upstreamOps(B)) expect(operation(tick(follower(doing(o)), moved))?.do).toBe('stop');
+  });
+
+  it('ends when this instance is to stop', () => {
+    for (const o of upstreamOps(B)) {
+      const d = tick(follower(doing(o)), { ...world, stopRequested: true });
+      expect(operation(d)?.do).toBe('stop');
+      expect(tick(d.state, { ...world, stopRequested: true }).commands).toEqual([]);
+      const after = ended(d.state, { ok: true }, { ...world, postgres: down, stopRequested: true });
+      expect(kinds(after)).toEqual(['exit']);
+    }
+    for (const as of ['primary', 'standby'] as const) {
+      const start: Operation = { do: 'start', as, settings, term: 3, timeline: 3 };
+      const stage = as === 'primary' ? 'start' : 'promote';
+      const stopping = { ...leading, postgres: { ...starting, startedAs: as }, stopRequested: true };
+      const d = tick(leader({ stage }, doing(start)), stopping);
+      expect(operation(d)?.do).toBe('stop');
+      const after = ended(d.state, { ok: true }, { ...stopping, postgres: down });
+      expect(write(after)?.leader.phase).toBe('vacated');
+    }
+  });
+
+  it('does not keep a reign past its deadline: the next leader is followed', () => {
+    const start: Operation = { do: 'start', as: 'standby', settings };
+    const d = tick(leader({ stage: 'promote', deadline: now }, doing(start)), {
+      ...leading,
+      postgres: starting,
+    });
+    expect(d.state.reign).toBeUndefined();
+    expect(d.commands).toEqual([]);
+    expect(operation(tick(d.state, { ...world, leader: leaderOf(B, { term: 4 }) }))?.do).toBe('stop');
+  });
+
+  it('is told', () => {
+    const start: Operation = { do: 'start', as: 'standby', settings: following(B) };
+    const early = tick(follower(doing(start)), { ...world, now: now + 59_000 });
+    expect(early.state.problem).toBeUndefined();
+    const late = tick(follower(doing(start)), { ...world, now: now + 60_000 });
+    expect(late.state.problem?.reason).toBe('StartIsSlow');
+    expect(ended(late.state, { ok: true }, { ...world, postgres: standby() }).state.problem).toBeUndefined();
+  });
+
+  it('and cannot even be stopped is fenced', () => {
+    const stopping = follower({ ...doing({ do: 'stop' }), attempts: follower().attempts });
+    const d = ended(stopping, failure('StopTimeout'), world);
+    expect(d.commands).toEqual([]);
+    expect(operation(tick(d.state, { ...world, now: now + 5_000 }))?.do).toBe('fence');
+  });
+});
+
 describe('rejoining', () => {
   const forked = { timeline: 2, receivedLsn: 1_200n, replayedLsn: 1_200n };
   const ancestors = [{ timeline: 2, end: 1_100n }];
@@ -1337,7 +1521,7 @@ describe('rejoining', () => {
     peers: [proof({ ancestors })],
     applied: [placeholderName],
   };
-  const tried = (rewind: number) => follower({ attempts: { start: 0, rewind, clone: 0 } });
+  const tried = (rewind: number) => follower({ attempts: { start: 0, rewind, clone: 0, promote: 0 } });
 
   it('tells a fork from a branch point that is yet to come', () => {
     const p = { timeline: 3, ancestors };
@@ -1423,7 +1607,7 @@ describe('rejoining', () => {
       ended(
         follower({
           ...doing({ do: 'clone', upstream: { instance: B.instance, address: '' } }),
-          attempts: { start: 0, rewind: 0, clone },
+          attempts: { start: 0, rewind: 0, clone, promote: 0 },
         }),
         failure(reason),
         empty,
@@ -1465,7 +1649,7 @@ describe('rejoining', () => {
       as: 'standby',
       settings: { upstream: { instance: 'shop-2' } },
     });
-    const failing = follower({ attempts: { start: 5, rewind: 0, clone: 0 } });
+    const failing = follower({ attempts: { start: 5, rewind: 0, clone: 0, promote: 0 } });
     expect(operation(tick(failing, off))?.do).toBe('clone');
     expect(operation(tick(failing, { ...off, peers: [] }))?.do).toBe('start');
     expect(tick({ ...failing, retryAt: now + 1 }, off).commands).toEqual([]);

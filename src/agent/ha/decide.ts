@@ -31,6 +31,7 @@ import type {
   Reign,
   Settings,
   TransactionOutcome,
+  Upstream,
 } from './facts.ts';
 import { includesMember, sameMember } from './names.ts';
 import { nothingKnown, planSlots } from './slots.ts';
@@ -78,6 +79,10 @@ const startAgainMs = 30_000;
 const readyPatienceMs = 5_000;
 /** How long a leader that starts anew waits for the first answers of the synchronous set, ms: a probe and its deadline. */
 const firstAnswersMs = 600;
+/** A start that takes longer is told, ms. */
+const slowStartMs = 60_000;
+/** A standby that neither starts nor ends, with nothing under way that would change it, is ended after this long, ms. */
+const stuckStandbyMs = 5_000;
 /** How often the deletion of a finished order is asked for, ms. */
 const finishAgainMs = 5_000;
 
@@ -89,7 +94,7 @@ export function initialState(now: number): HaState {
     nextId: 1,
     syncNames: [placeholderName],
     waitProved: true,
-    attempts: { start: 0, rewind: 0, clone: 0 },
+    attempts: { start: 0, rewind: 0, clone: 0, promote: 0 },
     yielded: 0,
     retryAt: 0,
   };
@@ -106,10 +111,11 @@ export function decide(state: HaState, input: Input, facts: Facts): Decision {
   observeLeader(draft);
   if (fenceIfDue(draft)) return draft.decision();
   heartbeat(draft);
-  if (draft.state.operation === undefined) {
-    if (draft.state.reign !== undefined) lead(draft, draft.state.reign);
-    else follow(draft);
-  }
+  const { operation, reign } = draft.state;
+  if (operation !== undefined) interruptIfVain(draft, operation);
+  else if (endIfStuck(draft)) return draft.decision();
+  else if (reign !== undefined) lead(draft, reign);
+  else follow(draft);
   return draft.decision();
 }
 
@@ -127,12 +133,15 @@ export function wantedSettings(state: HaState, facts: Facts): Settings {
   };
 }
 
-/** When koschei-init must fence, on the boot-time clock; 0: no Postgres that could acknowledge a write runs. */
+/**
+ * When koschei-init must fence, on the boot-time clock; 0: no Postgres that could acknowledge a write runs. The deadline
+ * outlives the reign: until Postgres is down, whoever should end it may get stuck.
+ */
 export function fenceDeadline(state: HaState, facts: Facts): number {
-  const starting =
-    state.operation?.operation.do === 'promote' ||
-    (state.operation?.operation.do === 'start' && state.operation.operation.as === 'primary');
-  return state.reign !== undefined && (mayWrite(facts) || starting) ? state.reign.deadline : 0;
+  const running = state.operation?.operation;
+  const ending = running?.do === 'fence' && facts.postgres.process !== 'none';
+  if (!mayWrite(facts) && !isOpening(running) && !ending) return 0;
+  return state.reign?.deadline ?? state.lastDeadline ?? 0;
 }
 
 /** What this agent answers to a probe now: a proof of leadership is computed, never remembered. */
@@ -214,8 +223,13 @@ class Draft {
     this.commands.push({ kind: 'transact', id, write, because });
   }
 
-  problem(reason: string, message: string): void {
-    this.set({ problem: { reason, message } });
+  /** `of`: the operation that failed; what other operations achieve does not take its problem away. */
+  problem(reason: string, message: string, of?: Operation['do']): void {
+    this.set({ problem: { reason, message }, problemOf: of });
+  }
+
+  clearProblem(): void {
+    this.set({ problem: undefined, problemOf: undefined });
   }
 
   /** Leadership is over for this boot, for whatever reason. */
@@ -229,6 +243,7 @@ class Draft {
       syncProblem: undefined,
       proofAt: this.now,
       syncNames: standbyNames(this.facts),
+      ...(reign === undefined ? {} : { lastDeadline: reign.deadline }),
       ...(fenced && reign !== undefined ? { fencedTerm: reign.term, fencedAt: this.now } : {}),
     });
   }
@@ -362,11 +377,13 @@ function absorbOperation(draft: Draft, id: number, outcome: OperationOutcome): v
   draft.set({ operation: undefined });
   const { operation } = current;
   if (outcome.ok) {
-    draft.set({ problem: undefined });
+    const of = draft.state.problemOf;
+    // A clone makes everything new; else a fence or a start would hide why they were necessary.
+    if (of === undefined || of === operation.do || operation.do === 'clone') draft.clearProblem();
     succeeded(draft, operation, outcome.lsn);
     return;
   }
-  draft.problem(outcome.reason, outcome.message);
+  draft.problem(outcome.reason, outcome.message, operation.do);
   failed(draft, operation, outcome);
 }
 
@@ -374,6 +391,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
   const { reign, handover, attempts } = draft.state;
   switch (operation.do) {
     case 'fence':
+      draft.set({ fenceAfter: undefined });
       draft.endReign(true);
       return;
     case 'start':
@@ -386,6 +404,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
         draft.setReign({ stage: 'history', ...(lsn === undefined ? {} : { beginLsn: lsn }) });
       return;
     case 'promote':
+      draft.set({ attempts: { ...attempts, promote: 0 } });
       draft.setReign({ stage: 'history', ...(lsn === undefined ? {} : { beginLsn: lsn }) });
       return;
     case 'configure':
@@ -410,7 +429,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
             ...(lsn === undefined ? {} : { stoppedAt: lsn }),
           },
         });
-      else if (reign !== undefined) startAgain(draft);
+      else if (reign !== undefined && reign.stage !== 'promote') startAgain(draft);
       finishCommand(draft, 'Postgres was restarted');
       return;
     case 'rewind':
@@ -418,7 +437,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
       draft.set({ attempts: { ...attempts, rewind: attempts.rewind + 1 } });
       return;
     case 'clone':
-      draft.set({ attempts: { start: 0, rewind: 0, clone: 0 } });
+      draft.set({ attempts: { start: 0, rewind: 0, clone: 0, promote: 0 } });
       // Whatever it was done for, an order to clone is thereby carried out.
       if (orderOf(draft)?.do === 'reclone') draft.set({ commandId: orderOf(draft)?.id });
       finishCommand(draft, 'the data directory was cloned anew');
@@ -457,7 +476,11 @@ function failed(
       draft.set({ takeover: undefined, standAfter: draft.now + standAgainMs });
       return;
     case 'promote':
-      // A leader that cannot lead must not keep the place: fence, then hand over.
+      // A leader that cannot lead must not keep the place: fence, then hand over. It stands again only after a while.
+      draft.set({
+        attempts: { ...attempts, promote: attempts.promote + 1 },
+        retryAt: backoff(attempts.promote),
+      });
       draft.operate({ do: 'fence', why: outcome.message }, 'the promotion failed');
       return;
     case 'checkpoint':
@@ -507,6 +530,11 @@ function observeLeader(draft: Draft): void {
 
 // ------------------------------------------------------------------------------------------------ fence
 
+/** An operation that ends with a Postgres that could acknowledge a write. */
+function isOpening(operation: Operation | undefined): boolean {
+  return operation?.do === 'promote' || (operation?.do === 'start' && operation.as === 'primary');
+}
+
 /** Postgres runs and could acknowledge a write. */
 function mayWrite(facts: Facts): boolean {
   const { process, startedAs, observation } = facts.postgres;
@@ -523,11 +551,13 @@ function fenceIfDue(draft: Draft): boolean {
   if (running?.do === 'fence') return true;
   // A fence that failed, on a volume that cannot be read for example, is not tried again at once.
   if (state.fenceAfter !== undefined && draft.now < state.fenceAfter) return true;
-  const opening = running?.do === 'promote' || (running?.do === 'start' && running.as === 'primary');
   const { reign } = state;
-  if (!mayWrite(facts) && !opening) {
-    // Nothing to fence. Who is past the deadline must win a new write before anything is started (R10).
-    if (reign !== undefined && running === undefined && draft.now >= reign.deadline) draft.endReign(true);
+  if (!mayWrite(facts) && !isOpening(running)) {
+    // Nothing to fence. Who is past the deadline must win a new write before anything is started (R10), also when the
+    // start of a standby that it was to promote does not end.
+    const idle = running === undefined || running.do === 'start';
+    if (reign !== undefined && idle && draft.now >= reign.deadline) draft.endReign(true);
+    draft.set({ lastDeadline: undefined, fenceAfter: undefined });
     return false;
   }
   if (facts.postgres.process === 'leftovers' && running === undefined) {
@@ -553,9 +583,10 @@ function fenceIfDue(draft: Draft): boolean {
   }
   const o = facts.postgres.observation;
   const silentSince = Math.max(o?.at ?? 0, facts.postgres.since, reign.goodAt - databaseSilenceMs * 10);
+  // A Postgres that is being stopped answers nobody; what else a leader does takes no answer away.
   if (
     reign.stage === 'leading' &&
-    running === undefined &&
+    running?.do !== 'stop' &&
     facts.postgres.process === 'running' &&
     draft.now - silentSince > databaseSilenceMs
   ) {
@@ -584,8 +615,10 @@ function heartbeat(draft: Draft): void {
 }
 
 function cannotLead(draft: Draft): boolean {
-  const { attempts, operation, reign } = draft.state;
+  const { attempts, fenceAfter, operation, reign } = draft.state;
   if (draft.facts.volume.state !== 'ready') return true;
+  // Nobody knows what a Postgres does that could not be fenced; most likely its disk is stalled.
+  if (fenceAfter !== undefined) return true;
   if (attempts.start >= maxStarts && operation?.operation.do !== 'start') return true;
   if (reign === undefined || !isSlow(draft, reign)) return false;
   const heir = levelSyncMember(draft, reign.sync);
@@ -607,6 +640,47 @@ function isSlow(draft: Draft, reign: Reign): boolean {
   // With Postgres up and nothing under way the next step is about to be taken, and it needs a heartbeat (R5).
   const waits = process !== 'running' || operation !== undefined;
   return waits && draft.now - reign.since > patience;
+}
+
+/**
+ * A start may never end, below the point of consistency for example, and a copy takes long: both end when this instance
+ * is to stop, or when whom they get their WAL or data from does not lead any more.
+ */
+function interruptIfVain(draft: Draft, current: NonNullable<HaState['operation']>): void {
+  const { facts, state } = draft;
+  const { operation } = current;
+  if (operation.do !== 'start' && operation.do !== 'clone' && operation.do !== 'rewind') return;
+  const from = operation.do === 'start' ? operation.settings.upstream : operation.upstream;
+  const { upstream } = wantedSettings(state, facts);
+  const vain = facts.stopRequested
+    ? 'it is being stopped'
+    : upstream !== undefined && !sameUpstream(from, upstream)
+      ? `${upstream.instance} leads now`
+      : undefined;
+  if (vain !== undefined) {
+    // An order that was being carried out is not done.
+    draft.set({ commandId: undefined });
+    return draft.operate({ do: 'stop' }, vain);
+  }
+  if (operation.do !== 'start' || draft.now - current.since <= slowStartMs) return;
+  if (state.problem?.reason === 'SlowStart') return;
+  const why =
+    operation.as === 'primary'
+      ? 'it replays its WAL'
+      : `a standby is ready when it has replayed up to where it was before, with WAL from ${from?.instance ?? 'its disk'}`;
+  draft.problem('StartIsSlow', `Postgres has been starting for more than ${slowStartMs / 1_000} s: ${why}`);
+}
+
+/** A standby whose start was interrupted and whose stop failed would stay as it is for ever. True: it is being ended. */
+function endIfStuck(draft: Draft): boolean {
+  const { process, startedAs, since } = draft.facts.postgres;
+  if (process !== 'starting' || startedAs !== 'standby') return false;
+  if (draft.now < draft.state.retryAt || draft.now - since <= stuckStandbyMs) return false;
+  draft.operate(
+    { do: 'fence', why: 'this standby neither starts nor ends' },
+    'nothing is under way that would change it',
+  );
+  return true;
 }
 
 /** Writes that fail at once are not repeated at once. */
@@ -695,7 +769,7 @@ function lead(draft: Draft, reign: Reign): void {
   if (obeyCommand(draft)) return;
   if (tendSyncSet(draft, reign, observation)) return;
   if (openToClients(draft, reign, observation)) return;
-  configureIfNeeded(draft);
+  if (!configureIfNeeded(draft)) forgetFailure(draft);
 }
 
 /** Postgres was started again in place and leads on. */
@@ -1112,7 +1186,8 @@ function follow(draft: Draft): void {
   }
   if (obeyCommand(draft)) return;
   if (rejoin(draft, leader.value)) return;
-  configureIfNeeded(draft);
+  const streams = postgres.observation?.receiver?.status === 'streaming';
+  if (!configureIfNeeded(draft) && streams && !may.stand) forgetFailure(draft);
 }
 
 /** Rule "Take": the receiver is gone, so the old primary can acknowledge no further synchronous commit through it. */
@@ -1182,6 +1257,7 @@ function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<SyncVa
   const { facts, state } = draft;
   if (facts.volume.state !== 'ready' || facts.dcs.readAt === undefined || !mayWriteAgain(draft)) return;
   if (state.attempts.start >= maxStarts && draft.now < state.retryAt + startAgainMs) return;
+  if (state.attempts.promote > 0 && draft.now < state.retryAt) return;
   // Those who may stand go first: after a hand-over, and when they live and this Postgres is down. Also after a restart
   // of the agent, which does not know what ended the one before: perhaps koschei-init, after this rule had gone silent.
   const isDown = facts.postgres.process === 'none';
@@ -1231,7 +1307,7 @@ function rejoin(draft: Draft, leader: LeaderValue): boolean {
     return false;
   const forked = o.receiver?.status === 'streaming' ? undefined : divergence(o, peer.answer);
   if (forked === undefined) {
-    if (state.problem?.reason === 'Diverged') draft.set({ problem: undefined });
+    if (state.problem?.reason === 'Diverged') draft.clearProblem();
     const upSince = Math.max(postgres.since, state.streamedAt ?? 0);
     if (o.receiver?.status === 'streaming') draft.set({ streamedAt: draft.now });
     else if (draft.now - upSince > notStreamingMs) {
@@ -1312,21 +1388,29 @@ function obeyCommand(draft: Draft): boolean {
   return true;
 }
 
-function configureIfNeeded(draft: Draft): void {
+/** True: the settings are not yet in force. */
+function configureIfNeeded(draft: Draft): boolean {
   const { facts } = draft;
   const settings = wantedSettings(draft.state, facts);
   const { applied } = facts;
   const generation = facts.dcs.view.config?.value.generation ?? 0;
-  if (draft.now < draft.state.retryAt) return;
-  if (applied !== undefined && applied.generation === generation && sameSettings(applied, settings)) return;
-  draft.operate({ do: 'configure', settings }, 'the settings changed');
+  if (applied !== undefined && applied.generation === generation && sameSettings(applied, settings))
+    return false;
+  if (draft.now >= draft.state.retryAt) draft.operate({ do: 'configure', settings }, 'the settings changed');
+  return true;
+}
+
+/** All is as it should be: what failed on the way is over. */
+function forgetFailure(draft: Draft): void {
+  if (draft.state.problemOf !== undefined) draft.clearProblem();
+  if (draft.state.attempts.promote > 0) draft.set({ attempts: { ...draft.state.attempts, promote: 0 } });
 }
 
 // ------------------------------------------------------------------------------------------------ small questions
 
 /** What this agent waited for is looked at anew in every decision. */
 function clearWaiting(draft: Draft): void {
-  if (draft.state.problem?.reason.startsWith('WaitingFor')) draft.set({ problem: undefined });
+  if (draft.state.problem?.reason.startsWith('WaitingFor')) draft.clearProblem();
 }
 
 function isMine(facts: Facts, leader: LeaderValue): boolean {
@@ -1412,7 +1496,10 @@ function sameSettings(a: Settings, b: Settings): boolean {
   return (
     sameNames(a.synchronousNames, b.synchronousNames) &&
     a.clientsAllowed === b.clientsAllowed &&
-    a.upstream?.address === b.upstream?.address &&
-    a.upstream?.instance === b.upstream?.instance
+    sameUpstream(a.upstream, b.upstream)
   );
+}
+
+function sameUpstream(a: Upstream | undefined, b: Upstream | undefined): boolean {
+  return a?.address === b?.address && a?.instance === b?.instance;
 }

@@ -213,6 +213,8 @@ export interface HaState {
   readonly fencedTerm?: number;
   /** When that was done. */
   readonly fencedAt?: number;
+  /** The deadline of a reign that has ended, while Postgres could still acknowledge a write. */
+  readonly lastDeadline?: number;
   readonly transaction?: { readonly id: number; readonly write: LeaderWrite; readonly sentAt: number };
   /** When the newest write of the leader key was sent. */
   readonly lastWriteAt?: number;
@@ -233,11 +235,16 @@ export interface HaState {
   /** True once a commit was seen to wait since the names were last empty (rule R8). */
   readonly waitProved: boolean;
   /** Failed attempts in a row, for bounded retries. */
-  readonly attempts: { readonly start: number; readonly rewind: number; readonly clone: number };
+  readonly attempts: {
+    readonly start: number;
+    readonly rewind: number;
+    readonly clone: number;
+    readonly promote: number;
+  };
   /** Reigns in a row that ended because Postgres was not ready in time: each makes the next more patient. */
   readonly yielded: number;
   readonly retryAt: number;
-  /** After a fence that failed, none is begun before this. */
+  /** After a fence that failed, none is begun before this; unset by one that succeeds. */
   readonly fenceAfter?: number;
   /** When this standby was last seen streaming from its primary. */
   readonly streamedAt?: number;
@@ -248,6 +255,8 @@ export interface HaState {
   /** The revision of a request that was refused and is never to be carried out. */
   readonly refusedRequest?: string;
   readonly problem?: { readonly reason: string; readonly message: string };
+  /** The operation whose failure `problem` is. */
+  readonly problemOf?: Operation['do'];
   readonly syncProblem?: { readonly reason: string; readonly message: string };
 }
 
