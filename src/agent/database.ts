@@ -101,6 +101,10 @@ const lookAgainMs = 1_000;
 /** How often a standby looks whether its primary was restarted with less of the settings that it may not have less of, ms. */
 const controlEveryMs = 3_000;
 
+/** How often it is tried whether new clients get an answer, ms, and how long that may take, ms. */
+const newClientEveryMs = 2_000;
+const newClientPatienceMs = 5_000;
+
 /** The Postgres of this instance: what is known about it, and the slow operations on it. Decides nothing. */
 export class Database {
   readonly #o: DatabaseOptions;
@@ -135,6 +139,9 @@ export class Database {
   #volumeProblem: { readonly reason: string; readonly message: string } | undefined;
   /** Since when each look at Postgres has failed, and why the last one did. */
   #silence: { readonly since: number; readonly message: string } | undefined;
+
+  /** The last trial whether new clients get an answer. */
+  #newClient = { at: 0, underWay: false, failed: false };
 
   constructor(options: DatabaseOptions) {
     this.#o = options;
@@ -202,9 +209,13 @@ export class Database {
   async observe(timeoutMs: number): Promise<void> {
     if (this.#state.process !== 'running') return;
     const at = this.#o.now();
+    this.#tryNewClient(at);
     try {
       const seen = await this.#sql.observe(timeoutMs);
       if (this.#state.process !== 'running' || at < this.#state.since) return;
+      // Kept connections go on: without this, a postmaster that lets in nobody would look well.
+      if (this.#newClient.failed)
+        throw new Error(`a new connection to Postgres got no answer within ${newClientPatienceMs} ms`);
       if (!seen.inRecovery && this.#ancestors?.timeline !== seen.timeline)
         await this.#readAncestors(seen.timeline);
       this.#last = seen;
@@ -227,6 +238,16 @@ export class Database {
       return;
     }
     this.#o.onChange();
+  }
+
+  #tryNewClient(at: number): void {
+    if (this.#newClient.underWay || at - this.#newClient.at < newClientEveryMs) return;
+    const { since } = this.#state;
+    this.#newClient = { ...this.#newClient, at, underWay: true };
+    void this.#sql.answersNewClients(newClientPatienceMs).then((answers) => {
+      // Nothing is held against a Postgres that was started in the meantime.
+      this.#newClient = { at, underWay: false, failed: !answers && this.#state.since === since };
+    });
   }
 
   /** A primary that was restarted with less lets its standbys have less, too: their settings are out of date then. */

@@ -169,6 +169,30 @@ test('a fence ends a Postgres that does not react, within its budget', async () 
   expect(findStaleProcesses(instance.paths.dataRoot)).toEqual([]);
 });
 
+test('a postmaster that is stopped lets nobody in, though kept connections go on', async () => {
+  await instance.startAsPrimary();
+  await instance.sql.observe(5_000);
+  expect(await instance.sql.answersNewClients(5_000)).toBe(true);
+  process.kill(instance.postgres.pid ?? 0, 'SIGSTOP');
+  await instance.sql.observe(5_000);
+  expect(await instance.sql.answersNewClients(500)).toBe(false);
+  process.kill(instance.postgres.pid ?? 0, 'SIGCONT');
+  expect(await instance.sql.answersNewClients(5_000)).toBe(true);
+});
+
+test('a refusal is an answer to a new client', async () => {
+  await instance.startAsPrimary();
+  const client = session();
+  await client.connect();
+  await client.query('ALTER DATABASE postgres ALLOW_CONNECTIONS false');
+  try {
+    expect(await instance.sql.answersNewClients(5_000)).toBe(true);
+  } finally {
+    await client.query('ALTER DATABASE postgres ALLOW_CONNECTIONS true');
+    await client.end();
+  }
+});
+
 test('orphans of a killed postmaster forbid a start until they are fenced', async () => {
   await instance.startAsPrimary();
   await busySessions(1);

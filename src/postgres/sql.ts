@@ -1,8 +1,10 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { z } from 'zod';
 import { Connection, KeptConnection } from './connection.ts';
 import { replicationRole } from './conninfo.ts';
+import { PostgresError } from './errors.ts';
 import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
 import type { PostgresPaths } from './paths.ts';
 import { sendSignal } from './processes.ts';
@@ -425,6 +427,19 @@ export class LocalSql {
        WHERE slot_name = ${quoteLiteral(name)} AND NOT active AND target > restart_lsn`,
       timeoutMs,
     );
+  }
+
+  /**
+   * Whether a new client gets an answer, be it a refusal such as "too many clients": kept connections go on while a
+   * postmaster that is stopped, or out of memory, lets in nobody.
+   */
+  async answersNewClients(timeoutMs: number): Promise<boolean> {
+    try {
+      (await this.#open(timeoutMs)).destroy();
+      return true;
+    } catch (error) {
+      return error instanceof PostgresError && error.cause instanceof pg.DatabaseError;
+    }
   }
 
   /** Closes its connections at once; the next call opens new ones. */

@@ -1124,7 +1124,12 @@ function follow(draft: Draft): void {
   clearWaiting(draft);
   if (view.config === undefined || state.transaction !== undefined) {
     if (view.config === undefined)
-      draft.problem('WaitingForConfiguration', 'the operator has not yet written the configuration to etcd');
+      draft.problem(
+        'WaitingForConfiguration',
+        facts.dcs.readAt === undefined
+          ? 'the state in etcd has not been read yet'
+          : 'the operator has not yet written the configuration to etcd',
+      );
     return;
   }
   if (view.invalid.some((i) => i.key.endsWith('/leader') || i.key.endsWith('/sync')))
