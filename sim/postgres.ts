@@ -460,8 +460,10 @@ export class SimPostgres {
       observation.replayedLsn = BigInt(this.replayed.lsn);
       if (this.replaysLocalWal) observation.replaysLocalWal = true;
       if (this.receivedLsn !== undefined) observation.receivedLsn = BigInt(this.receivedLsn);
-      if (this.receiver !== undefined)
+      if (this.receiver !== undefined) {
         observation.receiver = { status: 'streaming', senderHost: this.receiver.primary.name };
+        observation.receivedTimeline = tip.branch.timeline;
+      }
     } else observation.flushLsn = BigInt(tip.lsn);
     this.observation = observation;
   }

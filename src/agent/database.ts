@@ -845,7 +845,12 @@ function toObservation(seen: SqlObservation, at: number, overridden: readonly st
     ...(seen.replayLsn === null ? {} : { replayedLsn: seen.replayLsn }),
     ...(seen.walReceiver === null
       ? {}
-      : { receiver: { status: seen.walReceiver.status, senderHost: seen.walReceiver.senderHost ?? '' } }),
+      : {
+          receiver: { status: seen.walReceiver.status, senderHost: seen.walReceiver.senderHost ?? '' },
+          ...(seen.walReceiver.receivedTimeline === null
+            ? {}
+            : { receivedTimeline: seen.walReceiver.receivedTimeline }),
+        }),
     walsenders: seen.replication.map((r) => ({
       applicationName: r.applicationName,
       state: r.state ?? '',

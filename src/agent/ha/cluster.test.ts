@@ -104,6 +104,14 @@ class FakeEtcd {
     this.view = { ...this.view, members: new Map(this.view.members).set(value.instance, stamped) };
   }
 
+  /** An agent takes its key away when it ends, or its lease runs out. */
+  withdraw(instance: string): void {
+    this.revision += 1;
+    const members = new Map(this.view.members);
+    members.delete(instance);
+    this.view = { ...this.view, members };
+  }
+
   request(value: RequestValue | undefined): void {
     this.revision += 1;
     const { request: _, ...rest } = this.view;
@@ -1093,4 +1101,18 @@ describe('a Postgres that starts slowly', () => {
     });
     for (const run of runs) expect(run.terms).toBeLessThanOrEqual(1);
   });
+});
+
+it('an asynchronous primary that is lost while its only standby is started anew is replaced by it', () => {
+  const config = { synchronous: 0 };
+  const simulation = new Simulation({ seed: 3, nodes: 2, config, faults: false });
+  simulation.after(10_000, () => {
+    const lost = simulation.primary();
+    const standby = simulation.nodes.find((node) => node !== lost);
+    if (standby === undefined) throw new Error('there is no standby');
+    simulation.kill(standby, 3_000);
+    simulation.etcd.withdraw(standby.name);
+    simulation.after(2_000, () => simulation.kill(lost, 10_000_000));
+  });
+  simulation.run();
 });

@@ -497,6 +497,13 @@ describe('heartbeats', () => {
     expect(write(d)?.sync).toBeUndefined();
   });
 
+  it('keep whom they listed and who is away for a moment, until newer data are announced or it is configured no more', () => {
+    const before = leaderOf(A, { members: [A, { ...B, dataId: '8'.repeat(16) }, C, ref(4)] });
+    const here = new Map([A, B].map((m) => [m.instance, stamp(memberOf(m), '5')]));
+    const d = tick(leader({ goodAt: now - 1_000 }), { ...leading, leader: before, view: { members: here } });
+    expect(write(d)?.leader.members).toEqual([A, B, C]);
+  });
+
   it('are not due before the interval, and never two at a time', () => {
     expect(tick(leader({ goodAt: now - 999 }), leading).commands).toEqual([]);
     expect(tick(leader({ goodAt: now - 2_000 }, sent()), leading).commands).toEqual([]);
@@ -1521,34 +1528,64 @@ describe('rejoining', () => {
     peers: [proof({ ancestors })],
     applied: [placeholderName],
   };
-  const tried = (rewind: number) => follower({ attempts: { start: 0, rewind, clone: 0, promote: 0 } });
+  const diverged = (change: Partial<HaState> = {}) =>
+    follower({ diverged: { term: 3, since: now - 1_000 }, ...change });
+  const tried = (rewind: number) => diverged({ attempts: { start: 0, rewind, clone: 0, promote: 0 } });
 
   it('tells a fork from a branch point that is yet to come', () => {
     const p = { timeline: 3, ancestors };
     expect(divergence({ timeline: 3 }, p)).toBeUndefined();
-    expect(divergence({ timeline: 2, receivedLsn: 1_100n }, p)).toBeUndefined();
-    expect(divergence({ timeline: 2, receivedLsn: 1_101n }, p)).toContain('0/44D');
+    const received = { timeline: 2, receivedTimeline: 2 };
+    expect(divergence({ ...received, receivedLsn: 1_100n }, p)).toBeUndefined();
+    expect(divergence({ ...received, receivedLsn: 1_101n }, p)).toContain('0/44D');
     expect(divergence({ timeline: 2, receivedLsn: 5n, replayedLsn: 1_101n }, p)).toBeDefined();
     expect(divergence({ timeline: 7, receivedLsn: 5n }, p)).toContain('not in the history');
   });
 
+  it('takes a standby that has received the new timeline and still replays the old one for no fork', () => {
+    const p = { timeline: 3, ancestors };
+    const replaying = { timeline: 2, receivedLsn: 5_000n, replayedLsn: 900n };
+    expect(divergence({ ...replaying, receivedTimeline: 3 }, p)).toBeUndefined();
+    // Without a receiver it is not known which timeline was received.
+    expect(divergence(replaying, p)).toBeUndefined();
+    expect(divergence({ ...replaying, replayedLsn: 1_101n }, p)).toBeDefined();
+  });
+
   it('rewinds what has forked, from a primary that proves itself and has its checkpoint', () => {
-    expect(operation(tick(follower(), world))).toMatchObject({
+    expect(operation(tick(diverged(), world))).toMatchObject({
       do: 'rewind',
       upstream: { instance: 'shop-2' },
     });
-    expect(operation(tick(follower(), { ...world, peers: [answer(B, { ancestors })] }))?.do).not.toBe(
+    expect(operation(tick(diverged(), { ...world, peers: [answer(B, { ancestors })] }))?.do).not.toBe(
       'rewind',
     );
-    const early = tick(follower(), { ...world, peers: [proof({ ancestors, checkpointed: false })] });
+    const early = tick(diverged(), { ...world, peers: [proof({ ancestors, checkpointed: false })] });
     expect(operation(early)?.do).not.toBe('rewind');
     expect(early.state.problem?.reason).toBe('Diverged');
+  });
+
+  it('waits whether it goes on looking forked from this leader', () => {
+    const at = (ms: number): World => ({
+      ...world,
+      now: now + ms,
+      postgres: standby({ ...forked, at: now + ms }),
+      peers: [[B.instance, { ...proof({ ancestors })[1], at: now + ms }]],
+    });
+    const seen = ({ state }: Decision) => (state.diverged === undefined ? {} : { diverged: state.diverged });
+    const first = tick(follower(), world);
+    expect(operation(first)?.do).not.toBe('rewind');
+    expect(operation(tick(follower(seen(first)), at(999)))?.do).not.toBe('rewind');
+    expect(operation(tick(follower(seen(first)), at(1_000)))?.do).toBe('rewind');
+    const level = tick(follower(seen(first)), { ...at(500), postgres: standby({ at: now + 500 }) });
+    expect(operation(tick(follower(seen(level)), at(1_000)))?.do).not.toBe('rewind');
+    const other = { leader: leaderOf(B, { term: 4 }), peers: [proof({ ancestors, term: 4 })] };
+    expect(operation(tick(diverged(), { ...world, ...other }))?.do).not.toBe('rewind');
   });
 
   it('leaves a standby that streams alone', () => {
     const receiver = { status: 'streaming', senderHost: 'b' };
     expect(
-      operation(tick(follower(), { ...world, postgres: standby({ ...forked, receiver }) }))?.do,
+      operation(tick(diverged(), { ...world, postgres: standby({ ...forked, receiver }) }))?.do,
     ).not.toBe('rewind');
   });
 

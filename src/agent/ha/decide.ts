@@ -979,7 +979,7 @@ function startHandover(draft: Draft, reign: Reign): boolean {
   const { facts } = draft;
   const { request } = facts.dcs.view;
   if (facts.stopRequested) {
-    if (others(facts).length === 0 || livingStandby(draft) === undefined) {
+    if (livingStandby(draft) === undefined) {
       draft.operate({ do: 'stop' }, 'it is being stopped and nobody can take over');
       return true;
     }
@@ -1312,6 +1312,7 @@ function rejoin(draft: Draft, leader: LeaderValue): boolean {
     return false;
   const forked = o.receiver?.status === 'streaming' ? undefined : divergence(o, peer.answer);
   if (forked === undefined) {
+    draft.set({ diverged: undefined });
     if (state.problem?.reason === 'Diverged') draft.clearProblem();
     const upSince = Math.max(postgres.since, state.streamedAt ?? 0);
     if (o.receiver?.status === 'streaming') draft.set({ streamedAt: draft.now });
@@ -1325,7 +1326,10 @@ function rejoin(draft: Draft, leader: LeaderValue): boolean {
     }
     return false;
   }
-  if (draft.now - Math.max(postgres.since, 0) < divergedMs) return false;
+  const diverged = state.diverged?.term === leader.term ? state.diverged : undefined;
+  const { term, since } = diverged ?? { term: leader.term, since: draft.now };
+  draft.set({ diverged: { term, since } });
+  if (draft.now - Math.max(postgres.since, since) < divergedMs) return false;
   if (state.attempts.rewind >= 2) return clone(draft, leader, `${forked}, and pg_rewind did not help`);
   if (!peer.answer.checkpointed) {
     draft.problem('Diverged', `${forked}; waiting for the primary's checkpoint on its timeline`);
@@ -1335,13 +1339,17 @@ function rejoin(draft: Draft, leader: LeaderValue): boolean {
   return true;
 }
 
-/** Why this standby's WAL is not a prefix of the primary's, or undefined. */
+/**
+ * Why this standby's WAL is not a prefix of the primary's, or undefined. What was received counts only as far as it is
+ * known to be of the timeline that is replayed: of the primary's own, a standby may hold much before it replays the fork.
+ */
 export function divergence(
-  o: Pick<Observation, 'timeline' | 'receivedLsn' | 'replayedLsn'>,
+  o: Pick<Observation, 'timeline' | 'receivedTimeline' | 'receivedLsn' | 'replayedLsn'>,
   primary: Pick<PeerAnswer, 'timeline' | 'ancestors'>,
 ): string | undefined {
   if (o.timeline === primary.timeline) return undefined;
-  const [received, replayed] = [o.receivedLsn ?? 0n, o.replayedLsn ?? 0n];
+  const replayed = o.replayedLsn ?? 0n;
+  const received = o.receivedTimeline === o.timeline ? (o.receivedLsn ?? 0n) : 0n;
   const mine = received > replayed ? received : replayed;
   const ancestor = primary.ancestors.find((a) => a.timeline === o.timeline);
   if (ancestor === undefined)
@@ -1435,18 +1443,24 @@ function holdsTerm(facts: Facts, leader: LeaderValue): boolean {
   return volume.promotedTerm === leader.term || (volume.bootstrap && leader.term === 1);
 }
 
+/**
+ * Everybody who has announced data, and whoever was listed and has announced nothing since: an instance that is started
+ * anew is away for a moment, and must not lose its right to stand if the leader is lost just then.
+ */
 function memberList(facts: Facts): MemberRef[] {
-  const config = facts.dcs.view.config?.value;
-  const known = [...facts.dcs.view.members.values()]
-    .map((m) => ({ instance: m.value.instance, dataId: m.value.dataId }))
-    .filter((m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? true));
+  const { view } = facts.dcs;
+  const config = view.config?.value;
+  const announced = [...view.members.values()].map(({ value: { instance, dataId } }) => ({
+    instance,
+    dataId,
+  }));
+  const away = (view.leader?.value.members ?? []).filter((m) => !view.members.has(m.instance));
+  const known = [...announced, ...away].filter(
+    (m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? true),
+  );
   return facts.volume.state === 'ready'
     ? [{ instance: facts.me.instance, dataId: facts.volume.dataId }, ...known]
     : known;
-}
-
-function others(facts: Facts): MemberRef[] {
-  return memberList(facts).filter((m) => m.instance !== facts.me.instance);
 }
 
 /** The names that Postgres must require for this stored set. */

@@ -73,6 +73,8 @@ export interface Observation {
   readonly flushLsn?: bigint;
   /** Standby: received and flushed up to here. */
   readonly receivedLsn?: bigint;
+  /** Standby: the timeline of that, while there is a receiver. */
+  readonly receivedTimeline?: number;
   readonly replayedLsn?: bigint;
   /** Standby: it replays what was on its disk when it was started; it may hold more than the positions say. */
   readonly replaysLocalWal?: boolean;
@@ -246,6 +248,8 @@ export interface HaState {
   readonly retryAt: number;
   /** After a fence that failed, none is begun before this; unset by one that succeeds. */
   readonly fenceAfter?: number;
+  /** Since when this standby has looked diverged from the leader of that term. */
+  readonly diverged?: { readonly term: number; readonly since: number };
   /** When this standby was last seen streaming from its primary. */
   readonly streamedAt?: number;
   /** The operator's order being carried out. */
