@@ -73,6 +73,32 @@ describe('a new cluster', () => {
   });
 });
 
+describe('what the status says about synchronous replication', () => {
+  it('is that commits wait when the standby that must confirm them does not stream', async () => {
+    const model = await running(1, 0);
+    expect(conditionOf(model, 'SynchronousReplication')).toMatchObject({
+      status: 'True',
+      reason: 'NoSpareForSync',
+    });
+    const [standby = ''] = model.cluster.status?.synchronousStandbys ?? [];
+    model.broken.add(standby);
+    model.react();
+    await model.pass();
+    expect(conditionOf(model, 'SynchronousReplication')).toMatchObject({
+      status: 'False',
+      reason: 'WaitingForStandby',
+      message: expect.stringContaining(`${standby} must confirm commits`),
+    });
+  });
+
+  it('is nothing while etcd cannot be asked', async () => {
+    const model = await running(1, 2);
+    model.etcdAnswers = false;
+    await model.pass();
+    expect(conditionOf(model, 'SynchronousReplication')).toMatchObject({ status: 'Unknown' });
+  });
+});
+
 describe('scaling', () => {
   it('takes away whoever is missed least, first from the members and then altogether', async () => {
     const model = await running(1, 3);

@@ -342,10 +342,7 @@ const telling: readonly NewCondition['reason'][] = [
 const toReason = (reason: string): NewCondition['reason'] | undefined =>
   telling.find((each) => each === reason);
 
-function syncCondition(
-  { snapshot, accepted, members = [] }: StatusInput,
-  traits: Traits,
-): NewCondition | undefined {
+function syncCondition({ snapshot, accepted, members = [] }: StatusInput, traits: Traits): NewCondition {
   const { spec } = accepted;
   const say = (
     status: NewCondition['status'],
@@ -359,13 +356,29 @@ function syncCondition(
       'The spec asks for no synchronous standby: a failover may lose the last commits',
     );
   }
-  if (!snapshot.etcd.known) return undefined;
+  if (!snapshot.etcd.known) return say('Unknown', 'Unknown', 'etcd cannot be asked who confirms commits');
+  if (traits.everReady && !traits.leaderReady) {
+    return say(
+      'Unknown',
+      'NoPrimary',
+      'No primary takes writes at the moment, so nothing is to be confirmed',
+    );
+  }
   const problem = traits.leader?.says?.syncProblem;
   if (traits.confirming < traits.wantedConfirming) {
     const missing = `${traits.confirming} of ${traits.wantedConfirming} synchronous standbys`;
     return spec.durability === 'required'
       ? say('False', 'WaitingForStandby', problem?.message ?? `${missing}: commits wait until there are more`)
       : say('False', 'DegradedToAsync', problem?.message ?? `${missing}: commits do not wait for more`);
+  }
+  // Its name alone confirms nothing.
+  const absent = members.filter((member) => member.isSync && !member.isLeader && !member.healthy);
+  if (absent.length > 0) {
+    return say(
+      'False',
+      'WaitingForStandby',
+      `${absent.map(({ name }) => name).join(', ')} must confirm commits and does not stream: they wait until it does, or until another standby has taken its place`,
+    );
   }
   const leaderNode = traits.leader?.pod?.spec?.nodeName;
   const beside = members.filter(
