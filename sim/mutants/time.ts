@@ -85,6 +85,12 @@ export const time: readonly Mutant[] = [
     broken: 'an asynchronous takeover does not wait for the whole ttl',
     caughtBy: ['one-writable'],
     profile: { config: async_, favour: ['cut-etcd', 'isolate'] },
-    rules: told((facts, state) => (state.reign === undefined ? withTiming(facts, { ttlMs: 3_000 }) : facts)),
+    rules: told((facts, state) => {
+      const { leader } = facts.dcs.view;
+      if (state.reign !== undefined || leader === undefined) return facts;
+      const { ttlMs: _, ...value } = leader.value;
+      const view = { ...facts.dcs.view, leader: { ...leader, value } };
+      return withTiming({ ...facts, dcs: { ...facts.dcs, view } }, { ttlMs: 3_000 });
+    }),
   },
 ];

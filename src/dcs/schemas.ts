@@ -43,6 +43,8 @@ export const leaderValue = z.object({
   beat: z.int().min(0),
   /** Where clients and standbys reach this leader. */
   address: z.string(),
+  /** The ttl that this leader goes by, ms: nobody may take its place by a shorter one. Older versions do not say it. */
+  ttlMs: z.int().min(1).optional(),
   /** The member list that the leader goes by: nobody else may stand in async mode. */
   members: z.array(memberRef).max(64),
 });

@@ -45,6 +45,8 @@ export function eligibility(s: Situation): Eligibility {
     return { stand: false, waitingFor: 'the configuration' };
   const me = { instance: facts.me.instance, dataId: facts.volume.dataId };
   const synchronous = sync.value.mode === 'sync';
+  // A leader that has not yet heard of a shorter ttl goes on by its own.
+  const ttlMs = Math.max(config.timing.ttlMs, leader.value.ttlMs ?? 0);
 
   if (synchronous && !includesMember(sync.value.names, me))
     return {
@@ -56,12 +58,12 @@ export function eligibility(s: Situation): Eligibility {
   if (!synchronous) {
     const ahead = aheadOfMe(facts, leader.value);
     if (ahead !== undefined) return { stand: false, waitingFor: `${ahead} holds more` };
-    const replaying = mayBeAhead(s, config.timing.ttlMs);
+    const replaying = mayBeAhead(s, ttlMs);
     if (replaying !== undefined)
       return { stand: false, waitingFor: `${replaying} still replays: it may hold more` };
   }
 
-  const reason = openReason(s, config.timing.ttlMs, synchronous && config.fencing === 'fast');
+  const reason = openReason(s, ttlMs, synchronous && config.fencing === 'fast');
   if (reason === undefined) return { stand: false, waitingFor: 'the leader leads' };
   const wait = headStart(s, me.instance);
   if (facts.now < reason.since + wait) return { stand: false, waitingFor: 'another member goes first' };

@@ -112,6 +112,11 @@ class FakeEtcd {
     this.view = { ...this.view, members };
   }
 
+  configure(value: ConfigValue): void {
+    this.revision += 1;
+    this.view = { ...this.view, config: { value, revision: String(this.revision) } };
+  }
+
   request(value: RequestValue | undefined): void {
     this.revision += 1;
     const { request: _, ...rest } = this.view;
@@ -1113,6 +1118,25 @@ it('an asynchronous primary that is lost while its only standby is started anew 
     simulation.kill(standby, 3_000);
     simulation.etcd.withdraw(standby.name);
     simulation.after(2_000, () => simulation.kill(lost, 10_000_000));
+  });
+  simulation.run();
+});
+
+it.each([
+  ['a shorter', 30_000, 6_000],
+  ['a longer', 6_000, 30_000],
+])('%s ttl is nothing to go by for a leader that has not heard of it', (_, fromMs, toMs) => {
+  const timing = { ...defaultTiming, ttlMs: fromMs };
+  const simulation = new Simulation({
+    seed: 1,
+    nodes: 3,
+    config: { synchronous: 0, timing },
+    faults: false,
+  });
+  simulation.after(10_000, () => {
+    const { etcd, config } = simulation;
+    etcd.configure({ ...config, generation: 2, timing: { ...timing, ttlMs: toMs } });
+    simulation.cutEtcd(simulation.primary(), 60_000);
   });
   simulation.run();
 });

@@ -520,6 +520,29 @@ describe('heartbeats', () => {
     expect(fenceDeadline(d.state, facts(leading))).toBe(now - 200 + grace);
   });
 
+  it('say the ttl, and the deadline goes by what was said', () => {
+    const ttl = (ttlMs: number) => ({ config: config({ timing: { ...defaultTiming, ttlMs } }) });
+    const longer = tick(leader({ goodAt: now - 1_000 }), { ...leading, ...ttl(30_000) });
+    expect(write(longer)?.leader.ttlMs).toBe(30_000);
+    // Configured after the sending: observers have not been told.
+    const before = tick(leader({ goodAt: now - 1_000 }), leading);
+    expect(write(before)?.leader.ttlMs).toBe(6_000);
+    const d = answered(before.state, done(), { ...leading, ...ttl(30_000) });
+    expect(d.state.reign?.deadline).toBe(now + grace);
+  });
+
+  it('that say a shorter ttl move the deadline back at once: they may land without an answer', () => {
+    const long = leader({
+      goodAt: now - 1_000,
+      deadline: now + 20_000,
+      timing: { ...defaultTiming, ttlMs: 30_000 },
+    });
+    const d = tick(long, leading);
+    expect(write(d)?.leader.ttlMs).toBe(6_000);
+    expect(d.state.reign?.deadline).toBe(now + grace);
+    expect(answered(d.state, unknown, leading).state.reign?.deadline).toBe(now + grace);
+  });
+
   it('go on without a readable configuration', () => {
     const d = tick(leader({ goodAt: now - 1_000 }), { ...leading, config: undefined });
     expect(write(d)?.kind).toBe('heartbeat');
@@ -816,6 +839,16 @@ describe('standing for election', () => {
     expect(stands(suspicious(young), strict)).toBe(false);
   });
 
+  it('waits for the ttl that the leader goes by, if that is the longer one', () => {
+    const strict = { ...silent, config: config({ fencing: 'strict' }) };
+    const at = (ms: number) => suspicious({ leaderSeen: { revision: '40', at: now - ms } });
+    const of = (ttlMs: number) => ({ ...strict, leader: leaderOf(B, { ttlMs }) });
+    expect(stands(at(29_999), of(30_000))).toBe(false);
+    expect(stands(at(30_000), of(30_000))).toBe(true);
+    expect(stands(at(5_999), of(4_000))).toBe(false);
+    expect(stands(at(6_000), of(4_000))).toBe(true);
+  });
+
   it('in async mode waits for the ttl, is on the list, and holds no less than others', () => {
     const async_ = {
       ...silent,
@@ -931,6 +964,7 @@ describe('taking the leadership', () => {
         phase: 'leading',
         beat: 0,
         address: 'address of shop-1',
+        ttlMs: defaultTiming.ttlMs,
         members: [A, B, C],
       },
       expectLeader: '40',

@@ -5,6 +5,7 @@ import {
   type MemberRef,
   type Stamped,
   type SyncValue,
+  type Timing,
 } from '../../dcs/index.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
@@ -213,13 +214,20 @@ class Draft {
     this.commands.push({ kind: 'operate', id, operation, because });
   }
 
-  transact(write: LeaderWrite, because: string): void {
+  transact(wanted: LeaderWrite, because: string): void {
     const id = this.state.nextId;
+    const { reign } = this.state;
+    const timing = timingOf(this.facts, reign);
+    const write =
+      timing === undefined ? wanted : { ...wanted, leader: { ...wanted.leader, ttlMs: timing.ttlMs } };
     this.set({
       nextId: id + 1,
       transaction: { id, write, sentAt: this.now },
       lastWriteAt: this.now,
     });
+    // From now on observers may go by this ttl, whether or not an answer comes: it may be shorter than the one before.
+    if (reign !== undefined && timing !== undefined)
+      this.setReign({ deadline: Math.min(reign.deadline, this.now + leaderGraceMs(timing)) });
     this.commands.push({ kind: 'transact', id, write, because });
   }
 
@@ -292,8 +300,10 @@ function won(
   sync: SyncValue | undefined,
 ): void {
   const { facts } = draft;
-  const timing = facts.dcs.view.config?.value.timing ?? draft.state.reign?.timing;
-  if (timing === undefined || sync === undefined) return;
+  const configured = timingOf(facts, draft.state.reign);
+  if (configured === undefined || sync === undefined) return;
+  // Observers go by what was written, whatever has been configured since.
+  const timing = { ...configured, ttlMs: write.leader.ttlMs ?? configured.ttlMs };
   const good = {
     revision,
     barrier: false,
@@ -1424,6 +1434,10 @@ function forgetFailure(draft: Draft): void {
 /** What this agent waited for is looked at anew in every decision. */
 function clearWaiting(draft: Draft): void {
   if (draft.state.problem?.reason.startsWith('WaitingFor')) draft.clearProblem();
+}
+
+function timingOf(facts: Facts, reign: Reign | undefined): Timing | undefined {
+  return facts.dcs.view.config?.value.timing ?? reign?.timing;
 }
 
 function isMine(facts: Facts, leader: LeaderValue): boolean {
