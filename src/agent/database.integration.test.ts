@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createLogger } from '../log/logger.ts';
 import { findStaleProcesses, identityFile, type PostgresPaths, postgresPaths } from '../postgres/index.ts';
@@ -174,6 +176,45 @@ test('a Postgres that does not answer for long is a problem', async () => {
   expect(database.problem).toBeUndefined();
   skewMs += 1_000;
   expect(database.problem?.reason).toBe('PostgresDoesNotAnswer');
+});
+
+test('the data of before the last clone are removed between operations, never during one', async () => {
+  const files = Array.from({ length: 2_000 }, (_, i) => join(paths.pgdataOld, `${i}`));
+  await mkdir(paths.pgdataOld);
+  for (const file of files) await writeFile(file, '');
+  const start = database.operate({ do: 'start', as: 'standby', settings });
+  await database.forgetOldData();
+  expect(await readdir(paths.pgdataOld)).toHaveLength(files.length);
+  await start;
+
+  let removed = 0;
+  let fence: Promise<{ ok: boolean; left: string[] }> | undefined;
+  point.reached = () => {
+    if (++removed === 20)
+      fence = database.operate({ do: 'fence', why: 'a test' }).then(async ({ ok }) => {
+        point.reached = () => undefined;
+        return { ok, left: await readdir(paths.pgdataOld) };
+      });
+  };
+  await database.forgetOldData();
+  const { ok, left } = (await fence) ?? { ok: false, left: [] };
+  expect(ok).toBe(true);
+  expect(left.length).toBeGreaterThan(1_900);
+  await sleep(20);
+  expect(await readdir(paths.pgdataOld)).toEqual(left);
+
+  await database.forgetOldData();
+  expect(await readdir(paths.dataRoot)).not.toContain('pgdata.old');
+});
+
+test('what came of operations is not kept', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect: () => void = runInNewContext('gc');
+  const outcomes: WeakRef<object>[] = [];
+  for (let i = 0; i < 5; i++) outcomes.push(new WeakRef(await database.operate({ do: 'checkpoint' })));
+  await sleep(0);
+  collect();
+  expect(outcomes.slice(0, -1).filter((outcome) => outcome.deref() !== undefined)).toEqual([]);
 });
 
 async function program(name: string, script: string): Promise<void> {

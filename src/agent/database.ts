@@ -118,7 +118,9 @@ export class Database {
   #ancestors: { timeline: number; forks: readonly TimelineFork[] } | undefined;
   #current: { readonly operation: Operation; readonly aborter: AbortController } | undefined;
   /** Settles when every operation so far has ended, those that were interrupted as well. */
-  #settled: Promise<unknown> = Promise.resolve();
+  #settled: Promise<void> = Promise.resolve();
+  /** The removal of old data under way, for which no operation waits. */
+  #tidying: AbortController | undefined;
   /** The look at the volume under way after Postgres ended. */
   #ending: Promise<void> | undefined;
   #walLost = false;
@@ -209,15 +211,19 @@ export class Database {
   async observe(timeoutMs: number): Promise<void> {
     if (this.#state.process !== 'running') return;
     const at = this.#o.now();
+    // Postgres may end while it is asked, or another one start: then this says nothing of what is there now.
+    const isOld = () => this.#state.process !== 'running' || at < this.#state.since;
     this.#tryNewClient(at);
     try {
       const seen = await this.#sql.observe(timeoutMs);
-      if (this.#state.process !== 'running' || at < this.#state.since) return;
+      if (isOld()) return;
       // Kept connections go on: without this, a postmaster that lets in nobody would look well.
       if (this.#newClient.failed)
         throw new Error(`a new connection to Postgres got no answer within ${newClientPatienceMs} ms`);
-      if (!seen.inRecovery && this.#ancestors?.timeline !== seen.timeline)
+      if (!seen.inRecovery && this.#ancestors?.timeline !== seen.timeline) {
         await this.#readAncestors(seen.timeline);
+        if (isOld()) return;
+      }
       this.#last = seen;
       if (seen.receiveLsn !== null || replayProgress(seen) === 'done') this.#localWalReplayed = true;
       const replaysLocalWal = seen.inRecovery && !seen.replayPaused && !this.#localWalReplayed;
@@ -230,6 +236,7 @@ export class Database {
       if (seen.inRecovery) await this.#followLowered();
       this.#silence = undefined;
     } catch (error) {
+      if (isOld()) return;
       const known = this.#silence;
       this.#silence = { since: known?.since ?? at, message: messageOf(error) };
       // The first, and each new reason; the same again is no news.
@@ -272,8 +279,11 @@ export class Database {
     );
     const aborter = new AbortController();
     this.#current = { operation, aborter };
-    const outcome = this.#outcome(operation, aborter, this.#settled);
-    this.#settled = Promise.all([this.#settled, outcome]);
+    this.#tidying?.abort(new OperationError('Interrupted', `the operation "${operation.do}" came first`));
+    const before = this.#settled;
+    const outcome = this.#outcome(operation, aborter, before);
+    // Without their results, which would be kept for ever.
+    this.#settled = Promise.all([before, outcome]).then(() => undefined);
     return await outcome;
   }
 
@@ -656,10 +666,27 @@ export class Database {
     await this.#readVolume();
   }
 
-  /** Frees the space of the data before the last clone, once the new data stream. */
+  /**
+   * Frees the space of the data before the last clone, once the new data stream. While an operation runs it does
+   * nothing, and one that comes interrupts it: call it again later. Throws when the volume cannot be changed.
+   */
   async forgetOldData(): Promise<void> {
-    if (await removeOldData(this.#o.installation.paths))
-      this.#o.log.info('removed the data of before the last clone');
+    if (this.#current !== undefined || this.#tidying !== undefined) return;
+    const aborter = new AbortController();
+    const { signal } = aborter;
+    this.#tidying = aborter;
+    const work = this.#settled.then(() => removeOldData(this.#o.installation.paths, { signal }));
+    this.#settled = work.then(
+      () => undefined,
+      () => undefined,
+    );
+    try {
+      if (await work) this.#o.log.info('removed the data of before the last clone');
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      this.#tidying = undefined;
+    }
   }
 
   /** Makes the slots that are missing and drops those that are nobody's or that hold nothing any more; on the primary. */

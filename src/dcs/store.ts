@@ -14,6 +14,9 @@ export interface StoreOptions {
   readonly onProblem?: (message: string) => void;
 }
 
+/** A watch that lived shorter did not fail by chance, ms. */
+const shortWatchMs = 1_000;
+
 /**
  * Keeps a view of one cluster's keys up to date: a linearizable read, then a watch from that revision on; the watch is
  * a wake-up, and is replaced whenever it ends, is compacted or falls silent. It never gives up and never hides that it
@@ -32,6 +35,8 @@ export class ClusterStore {
   #contactAt: number | undefined;
   #readAt: number | undefined;
   #endWatch: (() => void) | undefined;
+  /** Watches in a row that ended soon. */
+  #shortWatches = 0;
   #timer: NodeJS.Timeout | undefined;
   #reading: Promise<void> | undefined;
   #stopped = false;
@@ -117,6 +122,7 @@ export class ClusterStore {
         await this.refresh();
         if (this.#stopped) return;
         this.#failures = 0;
+        const began = this.#o.now();
         this.#endWatch = this.#o.etcd.watch(this.#o.keys.prefix, String(this.#readRevision + 1n), {
           onStarted: () => {
             this.#contactAt = this.#o.now();
@@ -129,7 +135,11 @@ export class ClusterStore {
           onEnded: (reason) => {
             this.#o.onProblem?.(`watch of etcd ended: ${reason}`);
             this.#endWatch = undefined;
-            void this.#resume();
+            // One that is ended as soon as it is made, by whatever etcd has against it, is not made again at once.
+            if (this.#o.now() - began >= shortWatchMs) {
+              this.#shortWatches = 0;
+              void this.#resume();
+            } else this.#resumeAfter(this.#shortWatches++);
           },
         });
         this.#o.onChange();
@@ -140,13 +150,13 @@ export class ClusterStore {
       }
     })().finally(() => {
       this.#reading = undefined;
-      if (this.#endWatch === undefined && !this.#stopped)
-        setTimeout(
-          () => void this.#resume(),
-          Math.min(100 * 2 ** Math.min(this.#failures, 4), 1_000),
-        ).unref();
+      if (this.#failures > 0 && !this.#stopped) this.#resumeAfter(this.#failures);
     });
     await this.#reading;
+  }
+
+  #resumeAfter(failures: number): void {
+    setTimeout(() => void this.#resume(), Math.min(100 * 2 ** Math.min(failures, 4), 1_000)).unref();
   }
 
   #apply(

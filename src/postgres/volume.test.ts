@@ -89,6 +89,35 @@ test('a swap keeps the old data and its WAL until they are removed', async () =>
   expect(await readdir(paths.walRoot ?? '')).toEqual([`pg_wal.${newId}`]);
 });
 
+test('removing the old data leaves the WAL of a clone under way alone', async () => {
+  await prepareVolume(paths);
+  for (const dataId of [oldId, newId]) {
+    await makeData(dataId);
+    await swapIn(paths, identity(dataId));
+  }
+  const cloned = '00000000000000cc';
+  await makeData(cloned);
+  expect(await removeOldData(paths)).toBe(true);
+  expect(await readdir(newWalDirectory(paths, cloned) ?? '')).toEqual([]);
+});
+
+test('removing the old data can be interrupted, and goes on later', async () => {
+  await prepareVolume(paths);
+  for (const dataId of [oldId, newId]) {
+    await makeData(dataId);
+    await swapIn(paths, identity(dataId));
+  }
+  await mkdir(join(paths.pgdataOld, 'base', '1'), { recursive: true });
+  await writeFile(join(paths.pgdataOld, 'base', '1', '2'), '');
+  await expect(removeOldData(paths, { signal: AbortSignal.abort(new Error('later')) })).rejects.toThrow(
+    'later',
+  );
+  expect(await content(paths.pgdataOld)).toBe(oldId);
+  expect(await removeOldData(paths)).toBe(true);
+  expect((await readdir(paths.dataRoot)).sort()).toEqual(['agent', 'pgdata']);
+  expect(await readdir(paths.walRoot ?? '')).toEqual([`pg_wal.${newId}`]);
+});
+
 describe('a crash in the swap', () => {
   beforeEach(async () => {
     await prepareVolume(paths);

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, readlink, statfs } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readlink, rm, statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { exists, ifThere, removeDurably, renameDurably } from './durable-files.ts';
 import { PostgresError } from './errors.ts';
@@ -14,6 +14,7 @@ import {
   writeRecord,
 } from './identity.ts';
 import type { PostgresPaths } from './paths.ts';
+import type { Limits } from './program.ts';
 
 /** What a start finds on the volume. */
 export type VolumeState =
@@ -92,9 +93,16 @@ export async function discardData(paths: PostgresPaths): Promise<void> {
   await removeUnusedWalDirectories(paths);
 }
 
-/** Removes the data from before the last reclone (`pgdata.old`); true when there was some. */
-export async function removeOldData(paths: PostgresPaths): Promise<boolean> {
+/**
+ * Removes the data from before the last reclone (`pgdata.old`); true when there was some. No clone may run meanwhile.
+ * Throws the signal's reason when aborted: a part is then left, for the next call.
+ */
+export async function removeOldData(
+  paths: PostgresPaths,
+  { signal }: Pick<Limits, 'signal'> = {},
+): Promise<boolean> {
   if (!(await exists(paths.pgdataOld))) return false;
+  await removeContents(paths.pgdataOld, signal);
   await removeDurably(paths.pgdataOld);
   await removeUnusedWalDirectories(paths);
   return true;
@@ -116,16 +124,26 @@ async function spaceOf(directory: string): Promise<Space> {
   return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
 }
 
+/** File by file: removing a big data directory takes long, and somebody may be in a hurry. */
+async function removeContents(directory: string, signal: AbortSignal | undefined): Promise<void> {
+  for (const entry of await readdir(directory, { withFileTypes: true })) {
+    signal?.throwIfAborted();
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) await removeContents(path, signal);
+    await rm(path, { recursive: true, force: true });
+  }
+}
+
 function discarded(paths: PostgresPaths): string {
   return join(paths.dataRoot, 'pgdata.discarded');
 }
 
-/** The WAL directories that neither the data nor the old data links to. */
+/** The WAL directories that neither the data, nor the old data, nor the data of a clone under way link to. */
 async function removeUnusedWalDirectories(paths: PostgresPaths): Promise<void> {
   const { walRoot } = paths;
   if (walRoot === undefined) return;
   const used = new Set<string>();
-  for (const data of [paths.pgdata, paths.pgdataOld]) {
+  for (const data of [paths.pgdata, paths.pgdataOld, paths.pgdataNew]) {
     const target = await readlink(join(data, 'pg_wal')).catch(() => undefined);
     if (target !== undefined) used.add(basename(target));
   }

@@ -31,6 +31,7 @@ import type {
   Volume,
   Walsender,
 } from './facts.ts';
+import { noDataId } from './names.ts';
 
 const now = 1_000_000;
 const ref = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });
@@ -1002,6 +1003,15 @@ describe('taking the leadership', () => {
     const o = operation(d);
     const names = o?.do === 'promote' ? o.settings.synchronousNames : [];
     expect(names).toEqual(expect.arrayContaining([name(B), name(C)]));
+  });
+
+  it('names nobody who has no data yet', () => {
+    const cloning = { ...memberOf(C), dataId: noDataId };
+    const members = new Map([memberOf(B), cloning].map((m) => [m.instance, stamp(m, '5')]));
+    const peers = [answer(C, { dataId: undefined, state: 'unknown' })];
+    const d = taken(ready, { ...taking, sync: { names: [A] }, peers, view: { members } });
+    expect(d.state.syncNames).toContain(name(B));
+    expect(d.state.syncNames).not.toContain(replicationName(noDataId));
   });
 
   it('without proof that commits wait keeps a placeholder and lets nobody in', () => {

@@ -34,7 +34,7 @@ import type {
   TransactionOutcome,
   Upstream,
 } from './facts.ts';
-import { includesMember, sameMember } from './names.ts';
+import { includesMember, noDataId, sameMember } from './names.ts';
 import { nothingKnown, planSlots } from './slots.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
@@ -966,21 +966,25 @@ function rankCandidates(draft: Draft): Candidate[] {
   const position = (dataId: string) =>
     facts.postgres.observation?.walsenders.find((w) => w.applicationName === replicationName(dataId))
       ?.flushLsn ?? 0n;
-  return [...facts.dcs.view.members.values()]
-    .map((m) => m.value)
-    .filter((m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? false))
-    .map((m) => ({
-      instance: m.instance,
-      dataId: m.dataId,
-      apart: m.node !== facts.me.node,
-      target: m.instance === target,
-    }))
-    .sort(
-      (a, b) =>
-        Number(b.instance === target) - Number(a.instance === target) ||
-        Number(position(b.dataId) - position(a.dataId)) ||
-        a.instance.localeCompare(b.instance),
-    );
+  return (
+    [...facts.dcs.view.members.values()]
+      .map((m) => m.value)
+      .filter((m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? false))
+      // Who has no data yet announces a data id that is nobody's.
+      .filter((m) => m.dataId !== noDataId)
+      .map((m) => ({
+        instance: m.instance,
+        dataId: m.dataId,
+        apart: m.node !== facts.me.node,
+        target: m.instance === target,
+      }))
+      .sort(
+        (a, b) =>
+          Number(b.instance === target) - Number(a.instance === target) ||
+          Number(position(b.dataId) - position(a.dataId)) ||
+          a.instance.localeCompare(b.instance),
+      )
+  );
 }
 
 // ------------------------------------------------------------------------------------------------ hand-over

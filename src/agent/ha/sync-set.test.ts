@@ -152,6 +152,17 @@ describe('adding', () => {
     expect(flushed(200n)).toMatchObject({ step: 'store', mode: 'sync', members: [D] });
   });
 
+  it('begins anew when a walsender shows another list again, at whatever step', () => {
+    const old = [walsender(D, { syncPriority: 1 }), walsender(E, { syncPriority: 1 })];
+    for (const joining of [
+      { names: names(D), settledAt: 900 },
+      { names: names(D), settledAt: 900, target: 100n },
+    ])
+      expect(
+        planSyncSet(situation({ ...empty, names: names(D), joining, observation: look(1_000, old) })),
+      ).toEqual({ step: 'remember', joining: { names: names(D) } });
+  });
+
   it('confirms two at once when two are missing, each of them', () => {
     const s = situation({
       ...empty,

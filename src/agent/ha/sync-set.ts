@@ -221,9 +221,10 @@ function confirm(
   const o = s.observation;
   if (o === undefined) return undefined;
   const joining = s.joining !== undefined && sameList(s.joining.names, names) ? s.joining : { names };
-  const settled = isSettled(o, names);
-  if (joining.settledAt === undefined)
-    return settled ? { step: 'remember', joining: { names, settledAt: o.at } } : undefined;
+  // One that connects may still be given the old list: then nothing that was seen before counts.
+  if (!isSettled(o, names))
+    return joining.settledAt === undefined ? undefined : { step: 'remember', joining: { names } };
+  if (joining.settledAt === undefined) return { step: 'remember', joining: { names, settledAt: o.at } };
   if (joining.target === undefined)
     return o.at > joining.settledAt && o.flushLsn !== undefined
       ? { step: 'remember', joining: { names, settledAt: joining.settledAt, target: o.flushLsn } }
