@@ -102,6 +102,39 @@ it('keeps a store in step through writes, deletions and a compaction of what it 
   expect(changes).toBeGreaterThan(1);
 });
 
+it('forgets what a former etcd said when another one has taken its place', async () => {
+  const former = await startEtcd();
+  const client = new Etcd({ endpoints: [former.endpoint], timeoutMs: 1_000 });
+  onTestFinished(() => client.close());
+  const keys = clusterKeys('ns', 'replaced', 'id');
+  const initialize = (systemIdentifier: string) =>
+    client.transact(
+      [],
+      [{ op: 'put', key: keys.initialize, value: JSON.stringify({ systemIdentifier, by: 'c-1' }) }],
+    );
+  const problems: string[] = [];
+  const store = new ClusterStore({
+    etcd: client,
+    keys,
+    now: () => performance.now(),
+    silenceMs: 1_000,
+    onChange: () => {},
+    onProblem: (problem) => problems.push(problem),
+  });
+  onTestFinished(() => store.stop());
+  store.start();
+  for (const each of ['1', '2', '3', '4']) await initialize(each);
+  await until(() => store.view.initialize?.value.systemIdentifier === '4', 'the store knows it');
+
+  await former.stop();
+  const latter = await startEtcd(former.ports);
+  onTestFinished(() => latter.stop());
+  await until(() => store.view.initialize === undefined, 'it is forgotten');
+  expect(problems.join('\n')).toMatch(/has lost its state/);
+  await initialize('5');
+  await until(() => store.view.initialize?.value.systemIdentifier === '5', 'the new one is watched');
+});
+
 it('lets a key on a lease vanish when the lease is not kept, and says when the lease is gone', async () => {
   const lease = await etcd.grantLease(2);
   await etcd.transact([], [{ op: 'put', key: `/t${n}/m`, value: '1', lease }]);

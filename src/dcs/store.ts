@@ -82,8 +82,10 @@ export class ClusterStore {
   /** A linearizable read of everything, sent after this call. Throws EtcdError. */
   async refresh(): Promise<ClusterView> {
     const sentAt = this.#o.now();
+    const known = this.#revision;
     const { revision, keys } = await this.#o.etcd.readPrefix(this.#o.keys.prefix);
     const at = BigInt(revision);
+    if (at < known) this.#forget(known, at);
     // The watch, or a write of this process, may already have brought newer values of some keys than this answer has.
     const present = new Set(keys.map((kv) => kv.key));
     for (const kv of keys) {
@@ -100,6 +102,22 @@ export class ClusterStore {
     this.#readAt = Math.max(this.#readAt ?? sentAt, sentAt);
     this.#contactAt = this.#o.now();
     return this.view;
+  }
+
+  /**
+   * A linearizable read is never older than what was known before it was sent: this is another etcd, made anew or
+   * restored from a snapshot, and nothing that the former one said is true any more.
+   */
+  #forget(known: bigint, at: bigint): void {
+    this.#o.onProblem?.(
+      `etcd has lost its state: it is at revision ${at}, and was at ${known}. It was made anew or restored`,
+    );
+    this.#raw.clear();
+    this.#newest.clear();
+    this.#revision = 0n;
+    this.#readRevision = 0n;
+    // A watch from a revision of before would wait until the new etcd gets there.
+    if (this.#reading === undefined) void this.#resume();
   }
 
   /** Takes in what a transaction of this process wrote, without waiting for the watch to bring it. */

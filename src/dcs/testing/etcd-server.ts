@@ -9,16 +9,21 @@ import { Etcd } from '../etcd.ts';
 /** A real single-member etcd on loopback, for integration tests. */
 export interface EtcdServer {
   readonly endpoint: string;
+  /** Client and peer port. */
+  readonly ports: readonly [number, number];
   readonly pid: number;
   /** Sends a signal, e.g. SIGSTOP to make it hang. */
   signal(signal: NodeJS.Signals): void;
   stop(): Promise<void>;
 }
 
-/** Starts etcd (Debian package `etcd-server`) with its data in a new temporary folder and waits until it answers. */
-export async function startEtcd(): Promise<EtcdServer> {
+/**
+ * Starts etcd (Debian package `etcd-server`) with its data in a new temporary folder and waits until it answers.
+ * @param ports those of a server that was stopped, to take its place
+ */
+export async function startEtcd(ports?: readonly [number, number]): Promise<EtcdServer> {
   const folder = await mkdtemp(join(tmpdir(), 'koschei-etcd-'));
-  const [client, peer] = await freePorts(2);
+  const [client = 0, peer = 0] = ports ?? (await freePorts(2));
   const endpoint = `http://127.0.0.1:${client}`;
   const args = ['--name=test', `--data-dir=${folder}`, `--listen-client-urls=${endpoint}`];
   args.push(`--advertise-client-urls=${endpoint}`, `--listen-peer-urls=http://127.0.0.1:${peer}`);
@@ -41,6 +46,7 @@ export async function startEtcd(): Promise<EtcdServer> {
   probe.close();
   return {
     endpoint,
+    ports: [client, peer],
     pid: child.pid ?? 0,
     signal: (signal) => void child.kill(signal),
     stop: async () => {
