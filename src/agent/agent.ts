@@ -389,7 +389,7 @@ export class Agent {
   #member(): MemberValue {
     const facts = this.#facts();
     const { me, database } = this.#o;
-    const { reign, operation, problem, syncProblem } = this.#state;
+    const { reign, operation, problem, syncProblem, refusedRequest } = this.#state;
     const o = facts.postgres.observation;
     const running = facts.postgres.process === 'running' && o !== undefined;
     const received = running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined;
@@ -440,6 +440,14 @@ export class Agent {
           }
         : {}),
       ...(leads && syncProblem !== undefined ? { syncProblem } : {}),
+      ...(leads && refusedRequest?.term === reign.term
+        ? {
+            refusedRequest: {
+              revision: refusedRequest.revision,
+              message: refusedRequest.because.slice(0, 500),
+            },
+          }
+        : {}),
     };
   }
 

@@ -42,6 +42,7 @@ export const conditionReasons = {
   Restarting: 'Postgres is being restarted.',
   Deleting: 'The resource is being deleted.',
   Stable: 'Nothing is being changed.',
+  SwitchoverFailed: 'Nothing is being changed; the last switchover asked for was refused or failed.',
   AllInstancesReady: 'Every instance works.',
   InstancesNotReady: 'Some instances do not work.',
   InstanceUnreachable: 'The agent of the instance does not answer.',

@@ -187,7 +187,10 @@ export const PgClusterStatus = z.object({
     .optional()
     .meta({ description: 'Asynchronous standbys that exist (scale subresource).' }),
   selector: z.string().max(512).optional().meta({ description: 'Selects the pods (scale subresource).' }),
-  currentImage: z.string().max(512).optional().meta({ description: 'Image that the instances run.' }),
+  currentImage: z.string().max(512).optional().meta({
+    description:
+      'Image of Postgres that the pods have; while it is being changed, the one that most have, or else the primary.',
+  }),
   acceptedSpec: z.record(z.string(), z.unknown()).optional().meta({
     description: 'The spec in force: the last one that was valid. A refused change does not touch it.',
     'x-kubernetes-preserve-unknown-fields': true,

@@ -21,7 +21,8 @@ export const PgInstanceSpec = z.object({
   clusterId: z.string().min(1).max(64).meta({ description: 'Id of that cluster.' }),
   ordinal: z.int().min(1).max(999999).meta({ description: 'Number of the instance, from 1.' }),
   agentImage: z.string().min(1).max(512).meta({
-    description: 'Image of the agent. Stays as it is when the operator is upgraded.',
+    description:
+      'Image of the agent. Stays as it is when the operator is upgraded, until the PgCluster is annotated with `koschei.dev/upgrade-agents`.',
   }),
   postgres: z
     .object({

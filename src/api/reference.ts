@@ -40,6 +40,14 @@ export function referenceDocument(definitions: readonly Crd[]): string {
           `\`${annotation.switchover}\``,
           'On a PgCluster: asks for a switchover to the instance named, or to `any`. Koschei removes it when it has passed it on.',
         ],
+        [
+          `\`${annotation.reclone}\``,
+          'On a PgCluster: asks for the data of the standby named to be thrown away and copied anew from the primary. Koschei removes it when it has passed it on.',
+        ],
+        [
+          `\`${annotation.upgradeAgents}\``,
+          "On a PgCluster, with any value: asks for the agents of all its instances to be replaced by those of the operator's present version. Pods are replaced one by one, standbys first, the primary last and by a switchover. Koschei removes it when it has passed it on.",
+        ],
         [`\`${annotation.term}\``, 'On the EndpointSlice of `-rw`: the term of the leader that wrote it.'],
       ],
     ),

@@ -38,6 +38,11 @@ export class CredentialsError extends Error {
   override readonly name = 'CredentialsError';
 }
 
+/** What was read is no longer so, by what the API or etcd says now: look again. */
+export class OutdatedError extends Error {
+  override readonly name = 'OutdatedError';
+}
+
 /** Trying again cannot help until the object changes; the controller does not retry. */
 export class TerminalError extends Error {
   override readonly name = 'TerminalError';
@@ -53,8 +58,9 @@ const has = (error: unknown, status: number): boolean => error instanceof ApiErr
 export const isNotFound = (error: unknown): boolean => has(error, 404);
 export const isAlreadyExists = (error: unknown): boolean =>
   has(error, 409) && error instanceof ApiError && error.reason === 'AlreadyExists';
-/** A resourceVersion or uid that is no longer current, or a field that another manager owns. */
-export const isConflict = (error: unknown): boolean => has(error, 409) && !isAlreadyExists(error);
+/** A resourceVersion or uid that is no longer current, a field that another manager owns, or an `OutdatedError`. */
+export const isConflict = (error: unknown): boolean =>
+  error instanceof OutdatedError || (has(error, 409) && !isAlreadyExists(error));
 /** The resourceVersion is older than what the server remembers: list again. */
 export const isGone = (error: unknown): boolean => has(error, 410);
 export const isForbidden = (error: unknown): boolean => has(error, 403);

@@ -1,5 +1,5 @@
 import type { CommandValue, ConfigValue, RequestValue } from '../dcs/index.ts';
-import type { KubeObject, Secret } from '../kube/index.ts';
+import type { EventNote, KubeObject, Secret } from '../kube/index.ts';
 import { needsApply, type ObjectRef, type Resource, withAppliedHash } from '../kube/index.ts';
 
 /** What certificate a TLS Secret is to get. */
@@ -28,6 +28,8 @@ export type Action = { readonly because: string } & (
       readonly resource: Resource;
       readonly ref: ObjectRef;
       readonly annotations: Readonly<Record<string, string | null>>;
+      /** What people are told of it. */
+      readonly event?: EventNote | undefined;
     }
   | { readonly do: 'delete'; readonly resource: Resource; readonly ref: ObjectRef; readonly uid: string }
   /** Takes endpoints that lead nowhere off the slice of `-rw`, after looking again. */

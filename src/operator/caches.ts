@@ -37,7 +37,8 @@ export class Caches {
 
   constructor(client: KubeClient, apis: ChosenApis, log: Logger, metrics: KubeMetrics | undefined) {
     const common = { log, metrics, indexes };
-    const ours = { ...common, labelSelector: { [label.managedBy]: 'koschei' } };
+    // By our own label and no other: `app.kubernetes.io/managed-by` is overwritten by tools that count objects as theirs.
+    const ours = { ...common, labelSelector: label.cluster };
     this.clusters = reflect(client, resources.pgClusters, common);
     this.instances = reflect(client, resources.pgInstances, common);
     this.claims = reflect(client, resources.persistentVolumeClaims, ours);

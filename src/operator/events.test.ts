@@ -75,6 +75,9 @@ it('says what is done to pods, and nothing of what is only kept up to date', () 
     eventOfAction({ do: 'delete', resource: resources.pods, ref: { name: 'shop-1-0' }, uid: 'u', because })
       ?.message,
   ).toBe('shop-1-0 is stopped and started anew: the pod template has changed');
+  const order = { do: 'command', instance: 'shop-2', because } as const;
+  expect(eventOfAction({ ...order, value: { id: '1', do: 'restart' } })?.reason).toBe('RestartOrdered');
+  expect(eventOfAction({ ...order, value: { id: '1', do: 'reclone' } })?.reason).toBe('RecloneOrdered');
   const object = { apiVersion: 'v1', kind: 'Service', metadata: { name: 'shop-rw' } };
   expect(eventOfAction({ do: 'apply', object, because })).toBeUndefined();
 });

@@ -84,7 +84,9 @@ export function eventOfAction(action: Action): EventNote | undefined {
           return undefined;
       }
     case 'command':
-      return note('RestartOrdered', `Postgres of ${action.instance} is restarted: ${action.because}`);
+      return action.value.do === 'reclone'
+        ? note('RecloneOrdered', `${action.instance} is cloned anew from the primary: ${action.because}`)
+        : note('RestartOrdered', `Postgres of ${action.instance} is restarted: ${action.because}`);
     case 'request':
       return note(
         'SwitchoverRequested',
@@ -97,7 +99,7 @@ export function eventOfAction(action: Action): EventNote | undefined {
         ? note('VolumeFilling', `${action.object.metadata.name}: ${action.because}`)
         : undefined;
     case 'annotate':
-      if (action.because.startsWith('no switchover')) return note('SwitchoverRefused', action.because);
+      if (action.event !== undefined) return action.event;
       return action.resource.kind === 'PersistentVolumeClaim' &&
         Object.values(action.annotations).some(isTime)
         ? note(

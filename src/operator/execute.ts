@@ -3,6 +3,7 @@ import {
   apiVersionOf,
   atVersion,
   isAlreadyExists,
+  isConflict,
   type KubeClient,
   type KubeObject,
   type Resource,
@@ -100,11 +101,29 @@ async function exists(
   const live = await client.find(resource, object.metadata, { signal });
   if (live === undefined) return false;
   const ours = object.metadata.labels?.[label.cluster];
-  if (live.metadata.labels?.[label.cluster] === ours)
-    return live.metadata.labels?.[label.managedBy] === 'koschei';
+  if (live.metadata.labels?.[label.cluster] === ours) return true;
   throw new NameTakenError(
-    `expected no ${resource.kind} ${object.metadata.name} but Koschei's own, found one that carries no label ${label.cluster}=${ours}; rename or remove it`,
+    `expected no ${resource.kind} ${object.metadata.name} but Koschei's own, found one that carries no label ${label.cluster}=${ours}; rename or remove it, or give it that label if it is this cluster's`,
   );
+}
+
+/** So many passes in a row may meet something newer than what they had read, because the caches are a little behind. */
+const tolerableConflicts = 5;
+
+/**
+ * What an error that ended a pass means: a failure, which the status shows, or a conflict, after which the next pass just
+ * looks again. Conflicts that go on are a failure, too.
+ * @param conflicts passes in a row that ended in a conflict before this one
+ */
+export function judgeError(
+  error: unknown,
+  conflicts: number,
+): { readonly conflicts: number; readonly failure: ActionError | undefined } {
+  if (!(error instanceof ActionError)) return { conflicts: 0, failure: undefined };
+  if (!isConflict(error.cause)) return { conflicts: 0, failure: error };
+  if (conflicts < tolerableConflicts) return { conflicts: conflicts + 1, failure: undefined };
+  const why = `${error.message} (${conflicts + 1} times in a row: another operator, or a person, may be changing it)`;
+  return { conflicts: conflicts + 1, failure: new ActionError(error.object, new Error(why)) };
 }
 
 /** What an action is about, as `Kind/name`. */

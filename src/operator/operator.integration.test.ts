@@ -61,6 +61,10 @@ const podUids = async (cluster: string, namespace = 'default') => {
   });
   return new Map(pods.items.map(({ metadata }) => [metadata.name, metadata.uid]));
 };
+const annotate = async (annotations: Record<string, string>) => {
+  const ref = { namespace: 'default', name: 'shop' };
+  await world.client.mergePatch(resources.pgClusters, ref, { metadata: { annotations } });
+};
 const eventsOf = async (name: string, namespace = 'default') =>
   (await world.client.list(resources.events, { namespace })).items
     .filter((event) => event.involvedObject.name === name)
@@ -101,6 +105,46 @@ describe('the life of a cluster', () => {
       const jobs = await world.client.list(resources.jobs, { namespace });
       return jobs.items.length === 0;
     });
+  });
+
+  it('knows its objects although another tool marks them as its own', async () => {
+    const namespace = 'default';
+    const secret = await secretOf('shop-app');
+    const labels = { 'app.kubernetes.io/managed-by': 'Helm' };
+    const slices = atVersion(resources.endpointSlices, 'discovery.k8s.io/v1beta1');
+    for (const name of ['shop-app', 'shop-ca'])
+      await world.client.mergePatch(resources.secrets, { namespace, name }, { metadata: { labels } });
+    await world.client.mergePatch(slices, { namespace, name: 'shop-rw-leader' }, { metadata: { labels } });
+    await eventually('the label of what is applied is restored', async () => {
+      const { metadata } = await secretOf('shop-app');
+      return metadata.labels?.['app.kubernetes.io/managed-by'] === 'koschei';
+    });
+    const now = await secretOf('shop-app');
+    expect([now.metadata.uid, now.data]).toEqual([secret.metadata.uid, secret.data]);
+    expect(condition(await world.cluster('shop'), 'Accepted')?.status).toBe('True');
+    await eventually('the operator is at rest', async () => {
+      const before = world.writes.length;
+      await sleep(2_000);
+      return world.writes.length === before;
+    });
+  });
+
+  it('says so when an object of its own has lost the label that it is known by, and goes on when it is back', async () => {
+    const ref = { namespace: 'default', name: 'shop-ca' };
+    const mark = (value: string | null) =>
+      world.client.mergePatch(resources.secrets, ref, {
+        metadata: { labels: { 'koschei.dev/cluster': value } },
+      });
+    const before = await secretOf('shop-ca');
+    await mark(null);
+    const lost = await world.until('shop', 'it is said', (c) => condition(c, 'Accepted')?.status === 'False');
+    expect(condition(lost, 'Accepted')).toMatchObject({ reason: 'NameTaken' });
+    expect(condition(lost, 'Accepted')?.message).toContain('koschei.dev/cluster=shop');
+    await mark('shop');
+    await world.until('shop', 'all is well', (c) => condition(c, 'Accepted')?.status === 'True', {
+      timeoutMs: 60_000,
+    });
+    expect((await secretOf('shop-ca')).data).toEqual(before.data);
   });
 
   it('writes nothing while nothing changes, although the primary beats', async () => {
@@ -189,6 +233,53 @@ describe('the life of a cluster', () => {
     expect(await podUids('shop')).toEqual(pods);
   });
 
+  it('tells people of a switchover that cannot be', async () => {
+    const before = await world.cluster('shop');
+    await annotate({ 'koschei.dev/switchover': 'shop-9' });
+    await eventually('the refusal is told', async () =>
+      (await eventsOf('shop')).includes('SwitchoverRefused'),
+    );
+    // Only a synchronous standby can take over.
+    const { primary, synchronousStandbys = [], term } = before.status ?? {};
+    const other = (await world.instances('shop'))
+      .map(({ metadata }) => metadata.name)
+      .find((name) => name !== primary && !synchronousStandbys.includes(name));
+    await annotate({ 'koschei.dev/switchover': other ?? '' });
+    await eventually('the failure is told', async () => {
+      const { items } = await world.client.list(resources.events, { namespace: 'default' });
+      const found = items.find((event) => event.reason === 'SwitchoverFailed');
+      return found?.type === 'Warning' && found.message.includes(other ?? '?');
+    });
+    const after = await world.until(
+      'shop',
+      'the condition tells',
+      (c) => condition(c, 'Progressing')?.reason === 'SwitchoverFailed',
+    );
+    expect(condition(after, 'Progressing')?.message).toContain(other);
+    expect(after.status).toMatchObject({ primary, term, phase: 'Running' });
+    expect(after.metadata.annotations ?? {}).not.toHaveProperty(['koschei.dev/switchover']);
+  });
+
+  it('has the data of a standby copied anew when a person asks for it, never those of the primary', async () => {
+    const dataOf = async (name: string) =>
+      (await world.instances('shop')).find(({ metadata }) => metadata.name === name)?.status?.dataId;
+    const { primary = '' } = (await world.cluster('shop')).status ?? {};
+    const standby = (await world.instances('shop'))
+      .map(({ metadata }) => metadata.name)
+      .find((name) => name !== primary);
+    const before = { primary: await dataOf(primary), standby: await dataOf(standby ?? '') };
+    await annotate({ 'koschei.dev/reclone': primary });
+    await eventually('the refusal is told', async () => (await eventsOf('shop')).includes('RecloneRefused'));
+    await annotate({ 'koschei.dev/reclone': standby ?? '' });
+    await eventually('the standby has other data', async () => {
+      const now = await dataOf(standby ?? '');
+      return now !== undefined && now !== before.standby;
+    });
+    expect(await dataOf(primary)).toBe(before.primary);
+    expect(await eventsOf('shop')).toContain('RecloneOrdered');
+    await world.until('shop', 'all is well', settled);
+  });
+
   it('grows volumes', async () => {
     const image = { image: 'localhost/postgres:17.minor' };
     const postgres = { ...image, parameters: { max_connections: 150 } };
@@ -246,6 +337,30 @@ describe('the life of a cluster', () => {
     );
     expect([...images.values()].filter((image) => image === 'localhost/koschei:dev')).toHaveLength(4);
     for (const [name, uid] of pods) expect((await podUids('shop')).get(name)).toBe(uid);
+  });
+
+  it("brings every instance the operator's agent when a person asks for it, the primary last", async () => {
+    const before = await world.cluster('shop');
+    const old = await podUids('shop');
+    await annotate({ 'koschei.dev/upgrade-agents': 'now' });
+    const after = await world.until(
+      'shop',
+      'every instance has it',
+      (c, instances) =>
+        settled(c) &&
+        c.status?.ready === '5/5' &&
+        condition(c, 'Progressing')?.status === 'False' &&
+        instances.every(
+          ({ metadata, spec, status }) =>
+            spec.agentImage === 'localhost/koschei:next' &&
+            // The fifth was made by this operator.
+            (status?.podUid !== old.get(`${metadata.name}-0`) || metadata.name === 'shop-5'),
+        ),
+      { timeoutMs: 90_000 },
+    );
+    expect(after.status?.term).toBe((before.status?.term ?? 0) + 1);
+    expect(after.metadata.annotations ?? {}).not.toHaveProperty(['koschei.dev/upgrade-agents']);
+    expect(await eventsOf('shop')).toContain('AgentsUpgrading');
   });
 
   it('deletes everything with deletionPolicy: Delete', async () => {

@@ -1422,6 +1422,11 @@ describe('switchover', () => {
     expect(d.state.handover).toBeUndefined();
     expect(d.commands).toContainEqual(expect.objectContaining({ kind: 'refuse-request', revision: '45' }));
     expect(d.state.problem?.reason).toBe('SwitchoverFailed');
+    expect(d.state.refusedRequest).toMatchObject({
+      revision: '45',
+      because: expect.stringContaining('the primary stays'),
+      term: d.state.reign?.term,
+    });
     if (!isUp) expect(operation(tick(d.state, stopped))).toMatchObject({ do: 'start', as: 'primary' });
     // The request may still be there: it is not begun anew.
     else expect(tick(d.state, asked).state.handover).toBeUndefined();
@@ -1438,6 +1443,7 @@ describe('switchover', () => {
       const world = { ...leading, view: request(to), applied: [name(C)] };
       const d = tick(leader(), world);
       expect(d.commands[0]).toMatchObject({ kind: 'refuse-request', revision: '45' });
+      expect(d.state.refusedRequest?.because).toContain(to);
       expect(operation(d)?.do).toBe('configure');
     }
   });

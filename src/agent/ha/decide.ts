@@ -1002,8 +1002,9 @@ function startHandover(draft: Draft, reign: Reign): boolean {
   }
   if (request === undefined || !reign.open) return false;
   const { to } = request.value;
-  if (request.revision === draft.state.refusedRequest) {
-    refuseRequest(draft, request.revision, 'it was refused');
+  const refused = draft.state.refusedRequest;
+  if (request.revision === refused?.revision) {
+    refuseRequest(draft, request.revision, refused.because);
     return false;
   }
   if (to === facts.me.instance || (to !== undefined && !facts.dcs.view.members.has(to))) {
@@ -1027,7 +1028,9 @@ function startHandover(draft: Draft, reign: Reign): boolean {
 /** Refused once is refused for good: the request may still be there for a while. */
 function refuseRequest(draft: Draft, revision: string, because: string): void {
   draft.commands.push({ kind: 'refuse-request', revision, because });
-  draft.set({ refusedRequest: revision });
+  draft.set({
+    refusedRequest: { revision, because, term: draft.state.reign?.term ?? 0 },
+  });
 }
 
 /** A standby that streams and whose agent answers. */
@@ -1112,8 +1115,9 @@ function continueHandover(draft: Draft, reign: Reign): void {
 function abandonHandover(draft: Draft, why: string): void {
   const { handover } = draft.state;
   if (handover === undefined) return;
-  draft.problem('SwitchoverFailed', `${handover.reason}: ${why}; the primary stays`);
-  if (handover.requestRevision !== undefined) refuseRequest(draft, handover.requestRevision, why);
+  const because = `${handover.reason}: ${why}; the primary stays`;
+  draft.problem('SwitchoverFailed', because);
+  if (handover.requestRevision !== undefined) refuseRequest(draft, handover.requestRevision, because);
   draft.set({ handover: undefined });
   if (draft.facts.postgres.process === 'none') startAgain(draft);
   if (

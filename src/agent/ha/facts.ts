@@ -256,8 +256,8 @@ export interface HaState {
   readonly commandId?: string;
   /** An order that has been carried out, until it has disappeared; and when that was asked for last. */
   readonly finishedCommand?: { readonly id: string; readonly at: number };
-  /** The revision of a request that was refused and is never to be carried out. */
-  readonly refusedRequest?: string;
+  /** A request that was refused, or failed, and is never to be carried out; and in which term it was. */
+  readonly refusedRequest?: { readonly revision: string; readonly because: string; readonly term: number };
   readonly problem?: { readonly reason: string; readonly message: string };
   /** The operation whose failure `problem` is. */
   readonly problemOf?: Operation['do'];

@@ -8,11 +8,11 @@ import {
   type ChosenApis,
   type Clock,
   type EventRecorder,
-  isConflict,
   isInvalid,
   type KubeClient,
   type KubeObject,
   type ObjectKey,
+  OutdatedError,
   type Reconcile,
   type ReconcileContext,
   resources,
@@ -24,13 +24,15 @@ import type { Caches } from '../caches.ts';
 import type { EtcdAccess, Tenant } from '../etcd/access.ts';
 import { authorityDays, certificateDays, tlsData } from '../etcd/managed.ts';
 import { eventOfAction, eventsOfChange } from '../events.ts';
-import { ActionError, executeOnKube, type Outcome, subjectOf } from '../execute.ts';
+import { ActionError, executeOnKube, judgeError, type Outcome, subjectOf } from '../execute.ts';
 import { failureOf } from '../failure.ts';
 import type { Failure } from '../instance/snapshot.ts';
 import { mergePatchOf } from '../status-patch.ts';
 import { authorityData, read } from './desired/secrets.ts';
+import { membersOf } from './members.ts';
 import { clusterIdOf, planCluster, restartMemory } from './plan.ts';
 import { type ClusterSnapshot, type EtcdFacts, type Installation, secretOf, sliceOf } from './snapshot.ts';
+import { failedSwitchover } from './status.ts';
 import { staleEndpoints, withoutStale } from './traffic.ts';
 
 export interface ClusterControllerOptions {
@@ -47,6 +49,10 @@ interface Remembered {
   requested: { readonly at: number; readonly term: number | undefined } | undefined;
   staleSince: number | undefined;
   failure: Failure | undefined;
+  /** Passes in a row that met something newer than what they had read. */
+  conflicts: number;
+  /** Revision of the request whose failure people were told last. */
+  toldFailure: string | undefined;
   readonly restarts: Map<string, number>;
 }
 
@@ -66,6 +72,8 @@ export function clusterReconciler(options: ClusterControllerOptions): Reconcile 
       requested: undefined,
       staleSince: undefined,
       failure: undefined,
+      conflicts: 0,
+      toldFailure: undefined,
       restarts: new Map(),
     };
     memories.set(name, memory);
@@ -113,20 +121,25 @@ class Pass {
           confirmed ??= await this.#lookAgain(cluster, tenant);
           if (!confirmed.has(actionKey(action))) {
             this.#log.info({ action: actionKey(action) }, 'not done: a second look at etcd says otherwise');
-            return { requeueAfterMs: 200 };
+            throw outdated(action, 'what etcd said a moment ago');
           }
         }
-        if ((await this.#execute(action, snapshot, tenant)) === 'conflict') return { requeueAfterMs: 200 };
+        if ((await this.#execute(action, snapshot, tenant)) === 'conflict')
+          throw outdated(action, 'what was read a moment ago');
       }
+      this.#memory.conflicts = 0;
       this.#memory.failure = undefined;
     } catch (error) {
-      if (!(error instanceof ActionError) || isConflict(error.cause)) throw causeOf(error);
-      failed = error;
-      const failure = failureOf(error);
+      const judged = judgeError(error, this.#memory.conflicts);
+      this.#memory.conflicts = judged.conflicts;
+      if (judged.failure === undefined) throw causeOf(error);
+      failed = judged.failure;
+      const failure = failureOf(judged.failure);
       this.#memory.failure = failure;
       status = planCluster({ ...snapshot, failure }).status;
     }
     if (status !== undefined) await this.#writeStatus(object, cluster, status);
+    this.#tellFailedSwitchover(object, snapshot);
     if (failed !== undefined) throw failed;
     return { requeueAfterMs: plan.requeueAfterMs };
   }
@@ -256,12 +269,28 @@ class Pass {
           expect: '0',
         }));
         if (!put.succeeded) return 'conflict';
+        if (action.value.do !== 'restart') return 'done';
         const { restarts } = this.#memory;
         const key = restartMemory(snapshot, action.instance);
         restarts.set(key, (restarts.get(key) ?? 0) + 1);
         return 'done';
       }
     }
+  }
+
+  /** Once for each request; what the status says already was told by this operator's predecessor. */
+  #tellFailedSwitchover(object: KubeObject, snapshot: ClusterSnapshot): void {
+    const failed = failedSwitchover(membersOf(snapshot));
+    if (failed === undefined || failed.revision === this.#memory.toldFailure) return;
+    const said = snapshot.cluster.status?.conditions?.find((each) => each.type === 'Progressing')?.message;
+    const isOld = this.#memory.toldFailure === undefined && said?.includes(failed.message) === true;
+    this.#memory.toldFailure = failed.revision;
+    if (!isOld)
+      this.#o.events.record(object, {
+        type: 'Warning',
+        reason: 'SwitchoverFailed',
+        message: failed.message,
+      });
   }
 
   /** By what the API and etcd say now: caches may be behind the leader that just wrote itself into the slice. */
@@ -375,6 +404,9 @@ function clusterAuthority(snapshot: ClusterSnapshot): KeyPair | undefined {
   const [cert, key] = [read(secret, caKey.cert), read(secret, caKey.key)];
   return cert === undefined || key === undefined ? undefined : { cert, key };
 }
+
+const outdated = (action: Action, what: string): ActionError =>
+  new ActionError(subjectOf(action), new OutdatedError(`expected ${what}, found something newer`));
 
 const causeOf = (error: unknown): unknown => (error instanceof ActionError ? error.cause : error);
 

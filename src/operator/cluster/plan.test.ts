@@ -152,12 +152,73 @@ describe('scaling', () => {
   });
 });
 
+describe('a switchover that the primary refused', () => {
+  it('is told by the condition until another instance leads', async () => {
+    const model = await running();
+    model.refusedRequest = { revision: '9', message: 'shop-2 is too far behind; the primary stays' };
+    model.react();
+    await model.converge();
+    expect(conditionOf(model, 'Progressing')).toMatchObject({
+      status: 'False',
+      reason: 'SwitchoverFailed',
+      message: expect.stringContaining('shop-2 is too far behind'),
+    });
+    expect(model.cluster.status?.phase).toBe('Running');
+    model.refusedRequest = undefined;
+    model.react();
+    await model.converge();
+    expect(conditionOf(model, 'Progressing')?.reason).toBe('Stable');
+  });
+});
+
 describe('rolling changes', () => {
   it('go standby by standby, the asynchronous ones first, the primary last', async () => {
     const model = await running();
     const from = model.done.length;
     model.edit(spec(1, 2, { postgres: { image: 'postgres:17.9' } }));
     await model.converge();
+    expect(steps(model, from)).toEqual([
+      'delete Pod/shop-4-0',
+      'delete Pod/shop-3-0',
+      'delete Pod/shop-2-0',
+      expect.stringMatching(/^switchover shop-[234]$/),
+      'delete Pod/shop-1-0',
+    ]);
+  });
+
+  it('change the image in the status when most pods have it, not when it is asked for', async () => {
+    const model = await running();
+    model.edit(spec(1, 2, { postgres: { image: 'postgres:17.9' } }));
+    const seen: (string | undefined)[] = [model.cluster.status?.currentImage];
+    for (let n = 0; n < 40; n += 1) {
+      await model.pass();
+      const changed = [...model.pods.values()].filter(
+        ({ spec: pod }) => pod?.containers[0]?.image === 'postgres:17.9',
+      ).length;
+      const { currentImage } = model.cluster.status ?? {};
+      if (changed < 2) expect(currentImage).toBe('postgres:17');
+      if (currentImage !== seen.at(-1)) seen.push(currentImage);
+      model.react();
+    }
+    expect(seen).toEqual(['postgres:17', 'postgres:17.9']);
+  });
+
+  it('bring the agents of the operator when somebody asks for them, and not before', async () => {
+    const model = await running();
+    const images = () => new Set([...model.instances.values()].map((each) => each.spec.agentImage));
+    model.agentImage = 'koschei:2';
+    let from = model.done.length;
+    await model.converge();
+    expect(steps(model, from)).toEqual([]);
+    expect([...images()]).toEqual(['koschei:1']);
+
+    const { metadata } = model.cluster;
+    const annotations = { ...metadata.annotations, 'koschei.dev/upgrade-agents': 'now' };
+    model.cluster = { ...model.cluster, metadata: { ...metadata, annotations } };
+    from = model.done.length;
+    await model.converge();
+    expect([...images()]).toEqual(['koschei:2']);
+    expect(model.cluster.metadata.annotations).not.toHaveProperty(['koschei.dev/upgrade-agents']);
     expect(steps(model, from)).toEqual([
       'delete Pod/shop-4-0',
       'delete Pod/shop-3-0',

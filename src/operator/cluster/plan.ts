@@ -8,11 +8,12 @@ import {
   readWriteServiceName,
 } from '../../api/names.ts';
 import { instanceCount, type PgClusterStatus } from '../../api/pgcluster.ts';
+import type { PgInstance } from '../../api/pginstance.ts';
 import { type KubeObject, resources, type Service } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { adopt, adoptionDecision, forgetDecision } from './adoption.ts';
-import { askedSwitchover } from './asked-switchover.ts';
+import { agentsPassedOn, askedReclone, askedSwitchover, asksForAgents } from './asked.ts';
 import { planDeletion } from './deletion.ts';
 import { agentAccess } from './desired/access.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
@@ -87,7 +88,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
       : { kept: members, leaving: [], waiting: 0 };
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
-  const asked = askedSwitchover(snapshot);
+  const asked = [...askedReclone(snapshot), ...askedSwitchover(snapshot)];
   const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
 
   const foundation = [
@@ -110,7 +111,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
         ]
       : []),
     ...(decision === undefined ? [] : adopt(snapshot, accepted, decision)),
-    ...(situation === 'running' ? forgetDecision(snapshot) : []),
+    ...(situation === 'running' ? [...agentsPassedOn(snapshot), ...forgetDecision(snapshot)] : []),
     ...clearSlice(snapshot, accepted),
   ];
   return {
@@ -272,13 +273,20 @@ function instances(
   const members = [...removal.kept, ...removal.leaving];
   const volumes = ownVolumes(snapshot, cluster);
   const added = ordinalsToAdd(name, count, members, taken(snapshot), volumes);
+  const upgrade = situation === 'running' && asksForAgents(snapshot);
   let founder = situation === 'fresh' && !snapshot.instances.some((each) => each.spec.initMode === 'initdb');
   return [
     ...members.flatMap(({ instance }) =>
       applied(
-        pgInstance(cluster, installation, instance.spec.ordinal, instance, instance.spec.initMode),
+        pgInstance(
+          cluster,
+          installation,
+          instance.spec.ordinal,
+          upgrade ? withAgent(instance, installation.agentImage) : instance,
+          instance.spec.initMode,
+        ),
         instance as KubeObject,
-        'the spec of the cluster has changed',
+        upgrade ? 'a person asks for the agents to be upgraded' : 'the spec of the cluster has changed',
       ),
     ),
     ...added.flatMap((ordinal): Action[] => {
@@ -302,6 +310,11 @@ function instances(
     }),
   ];
 }
+
+const withAgent = (instance: PgInstance, agentImage: string): PgInstance => ({
+  ...instance,
+  spec: { ...instance.spec, agentImage },
+});
 
 const release = (claim: KubeObject, at: string | null, because: string): Action => ({
   do: 'annotate',

@@ -48,7 +48,7 @@ export function nextStep(rollout: Rollout): Step {
     };
   }
   if (rollout.shrinking) return { do: 'wait', for: 'the instances that are to be removed' };
-  if (ordered.length > 0) return { do: 'wait', for: `${ordered.join(', ')} to restart` };
+  if (ordered.length > 0) return { do: 'wait', for: `${ordered.join(', ')} to carry out an order` };
   if (rollout.switchingOver) return { do: 'wait', for: 'the switchover' };
 
   const target = nextTarget(members, outdated, pending);

@@ -4,7 +4,6 @@ import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
 import { podSelector } from '../labels.ts';
 import { adoptionDecision, readLastSeen } from './adoption.ts';
-import { imageOf } from './desired/instances.ts';
 import type { Judgement } from './judgement.ts';
 import { type Member, volumesOf } from './members.ts';
 import type { Step } from './rollout.ts';
@@ -51,10 +50,12 @@ export function statusOf(input: StatusInput): PgClusterStatus {
     selector: Object.entries(podSelector(accepted.metadata.name))
       .map(([key, value]) => `${key}=${value}`)
       .join(','),
-    currentImage: imageOf(spec, snapshot.installation),
     acceptedSpec: spec as unknown as Record<string, unknown>,
     conditions: withConditions(snapshot, [judgement.condition, ...conditions]),
   };
+  const image = currentImageOf(members);
+  if (image === undefined) delete status.currentImage;
+  else status.currentImage = image;
   if (leader !== undefined) {
     status.term = leader.term;
     status.timeline = leader.timeline;
@@ -70,6 +71,17 @@ export function statusOf(input: StatusInput): PgClusterStatus {
   if (situation === 'lost') status.volumes = volumeReports(snapshot);
   else if (situation !== 'unknown') delete status.volumes;
   return status;
+}
+
+/** The image that most pods have, the primary's among equals; undefined: there are no pods. */
+function currentImageOf(members: readonly Member[]): string | undefined {
+  const imageOf = ({ pod }: Member) => pod?.spec?.containers.find(({ name }) => name === 'postgres')?.image;
+  const images = [...members]
+    .sort((a, b) => Number(b.isLeader) - Number(a.isLeader))
+    .flatMap((member) => imageOf(member) ?? []);
+  const count = (image: string) => images.filter((each) => each === image).length;
+  // The sort is stable: among equals the first stays first.
+  return images.toSorted((a, b) => count(b) - count(a))[0];
 }
 
 const syncStandbys = (members: readonly Member[]): string[] =>
@@ -248,7 +260,26 @@ function isPassingOn({ snapshot, members = [], passing = false }: StatusInput): 
   );
 }
 
+/** A request that the present primary refused or could not carry out; the revision identifies it. */
+export function failedSwitchover(
+  members: readonly Member[],
+): { readonly revision: string; readonly message: string } | undefined {
+  return members.find((member) => member.isLeader)?.says?.refusedRequest;
+}
+
 function progressCondition(input: StatusInput, traits: Traits): NewCondition {
+  const condition = progress(input, traits);
+  const failed = failedSwitchover(input.members ?? []);
+  if (failed === undefined) return condition;
+  const reason = condition.status === 'False' ? 'SwitchoverFailed' : condition.reason;
+  return {
+    ...condition,
+    reason,
+    message: `${condition.message}. The last switchover asked for failed: ${failed.message}`,
+  };
+}
+
+function progress(input: StatusInput, traits: Traits): NewCondition {
   const { step, removal, members = [], situation } = input;
   const { failure } = input.snapshot;
   const yes = (reason: NewCondition['reason'], message: string): NewCondition => ({

@@ -5,10 +5,10 @@ import {
   type ChosenApis,
   type Clock,
   type EventRecorder,
-  isConflict,
   type KubeClient,
   type KubeObject,
   type Node,
+  OutdatedError,
   type Reconcile,
   resources,
 } from '../../kube/index.ts';
@@ -18,7 +18,7 @@ import type { Caches } from '../caches.ts';
 import { isPodReady } from '../cluster/members.ts';
 import type { EtcdAccess } from '../etcd/access.ts';
 import { eventOfAction, eventsOfChange } from '../events.ts';
-import { ActionError, executeOnKube, type KubeAction, subjectOf } from '../execute.ts';
+import { ActionError, executeOnKube, judgeError, type KubeAction, subjectOf } from '../execute.ts';
 import { failureOf } from '../failure.ts';
 import { componentLabel } from '../labels.ts';
 import { mergePatchOf } from '../status-patch.ts';
@@ -37,6 +37,8 @@ export interface InstanceControllerOptions {
 interface Remembered {
   lagChangedAt: number | undefined;
   failure: Failure | undefined;
+  /** Passes in a row that met something newer than what they had read. */
+  conflicts: number;
 }
 
 /** Reconciles PgInstances: volume, init Job, StatefulSet, status. */
@@ -50,7 +52,7 @@ export function instanceReconciler(options: InstanceControllerOptions): Reconcil
       memories.delete(name);
       return {};
     }
-    const memory = memories.get(name) ?? { lagChangedAt: undefined, failure: undefined };
+    const memory = memories.get(name) ?? { lagChangedAt: undefined, failure: undefined, conflicts: 0 };
     memories.set(name, memory);
     const instance = PgInstance.parse(object);
     const snapshot = await observe(options, instance, memory, signal);
@@ -63,22 +65,28 @@ export function instanceReconciler(options: InstanceControllerOptions): Reconcil
       log.info({ action: actionKey(action), because: action.because }, 'acting');
       try {
         if (action.do === 'create' && (await isInUse(client, instance, signal)))
-          return { requeueAfterMs: 200 };
+          throw new OutdatedError(
+            'expected an empty volume without a user, as the cache says, found another',
+          );
         const outcome = await executeOnKube(
           client,
           action as KubeAction,
           foundObject(snapshot, action as KubeAction),
           signal,
         );
-        if (outcome === 'conflict') return { requeueAfterMs: 200 };
+        if (outcome === 'conflict')
+          throw new OutdatedError('expected what was read a moment ago, found something newer');
       } catch (cause) {
-        if (isConflict(cause)) throw cause;
-        failed = new ActionError(subjectOf(action), cause);
+        const judged = judgeError(new ActionError(subjectOf(action), cause), memory.conflicts);
+        memory.conflicts = judged.conflicts;
+        if (judged.failure === undefined) throw cause;
+        failed = judged.failure;
         break;
       }
       const note = eventOfAction(action);
       if (note !== undefined) events.record(object, note);
     }
+    if (failed === undefined) memory.conflicts = 0;
     memory.failure = failed === undefined ? undefined : failureOf(failed);
     if (failed !== undefined) status = planInstance({ ...snapshot, failure: memory.failure }).status;
     if (status !== undefined) {

@@ -63,6 +63,10 @@ export class Model {
   readonly members = new Map<string, MemberValue>();
   readonly commands = new Map<string, CommandValue>();
   readonly restarts = new Map<string, number>();
+  /** What the operator makes new instances of. */
+  agentImage = 'koschei:1';
+  /** What the primary says of the last request. */
+  refusedRequest: MemberValue['refusedRequest'];
   /** Postgres's setting in force, by instance. */
   readonly inForce = new Map<string, string>();
   /** Instances whose pods do not get ready. */
@@ -134,7 +138,7 @@ export class Model {
       etcdAuthority: authority.cert,
       apis,
       installation: {
-        agentImage: 'koschei:1',
+        agentImage: this.agentImage,
         postgresImageTemplate: 'postgres:{version}',
         etcdEndpoints: ['https://etcd:2379'],
       },
@@ -330,6 +334,7 @@ export class Model {
         settings: pending ? [restartSetting] : [],
         lowered: pending && Number(target) < Number(inForce) ? [restartSetting] : [],
       },
+      ...(leads && this.refusedRequest !== undefined ? { refusedRequest: this.refusedRequest } : {}),
     });
   }
 
@@ -354,6 +359,7 @@ export class Model {
             pod?.metadata.labels?.['controller-revision-hash'] ?? revisionOf(instance),
         },
       },
+      spec: pod?.spec ?? { containers: [{ name: 'postgres', image: instance.spec.postgres.image }] },
       status: {
         phase: 'Running',
         podIP: '10.0.0.1',

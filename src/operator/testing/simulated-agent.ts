@@ -35,6 +35,8 @@ export class SimulatedAgent {
   readonly #o: SimulatedAgentOptions;
   readonly #bootId = randomBytes(8).toString('hex');
   #inForce = lowest;
+  #dataId: string;
+  #refused: MemberValue['refusedRequest'];
   #beat = 0;
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> = Promise.resolve();
@@ -45,6 +47,7 @@ export class SimulatedAgent {
 
   constructor(options: SimulatedAgentOptions) {
     this.#o = options;
+    this.#dataId = options.dataId;
   }
 
   async start(): Promise<void> {
@@ -89,6 +92,7 @@ export class SimulatedAgent {
     if (config === undefined) return;
     const command = view.commands.get(instance);
     if (command !== undefined) {
+      if (command.value.do === 'reclone') this.#dataId = randomBytes(8).toString('hex');
       this.#inForce = this.#wanted(config.value);
       await etcd.transact([], [{ op: 'delete', key: keys.command(instance) }]);
     }
@@ -124,7 +128,7 @@ export class SimulatedAgent {
   }
 
   #leaderValue(term: number): LeaderValue {
-    const me = { instance: this.#o.instance, dataId: this.#o.dataId };
+    const me = { instance: this.#o.instance, dataId: this.#dataId };
     return {
       ...me,
       bootId: this.#bootId,
@@ -141,7 +145,9 @@ export class SimulatedAgent {
     const { etcd, keys, instance } = this.#o;
     const { request, sync } = view;
     if (request !== undefined) {
-      await this.#handOver(view, request.value.to);
+      const message = `no standby ${request.value.to ?? ''} can take over`;
+      if (!(await this.#handOver(view, request.value.to)))
+        this.#refused = { revision: request.revision, message };
       await etcd.transact([], [{ op: 'delete', key: keys.request }]);
       return;
     }
@@ -175,10 +181,11 @@ export class SimulatedAgent {
     );
   }
 
-  async #handOver(view: ClusterView, to: string | undefined): Promise<void> {
+  /** Whether somebody could take over. */
+  async #handOver(view: ClusterView, to: string | undefined): Promise<boolean> {
     const { etcd, keys, instance } = this.#o;
     const { leader, sync } = view;
-    if (leader === undefined || sync === undefined) return;
+    if (leader === undefined || sync === undefined) return false;
     const able = [...view.members.values()]
       .map((member) => member.value)
       .filter((member) => member.instance !== instance && member.role === 'standby')
@@ -187,9 +194,9 @@ export class SimulatedAgent {
           sync.value.mode === 'async' || sync.value.names.some((name) => name.instance === member.instance),
       );
     const successor = able.find((member) => to === undefined || member.instance === to);
-    if (successor === undefined) return;
+    if (successor === undefined) return false;
     const term = leader.value.term + 1;
-    const me = { instance, dataId: this.#o.dataId };
+    const me = { instance, dataId: this.#dataId };
     const names = [...sync.value.names.filter((name) => name.instance !== successor.instance), me];
     const next = {
       ...leader.value,
@@ -206,6 +213,7 @@ export class SimulatedAgent {
         { op: 'put', key: keys.sync, value: JSON.stringify({ ...sync.value, term, names }) },
       ],
     );
+    return true;
   }
 
   async #publish(view: ClusterView, config: ConfigValue, leads: boolean): Promise<void> {
@@ -219,7 +227,7 @@ export class SimulatedAgent {
     const pending = wanted !== Number(this.#inForce) && !held;
     const value: MemberValue = {
       instance,
-      dataId: this.#o.dataId,
+      dataId: this.#dataId,
       bootId: this.#bootId,
       address: '10.0.0.1',
       node: 'n',
@@ -235,6 +243,7 @@ export class SimulatedAgent {
         lowered: pending && wanted < Number(this.#inForce) ? [restartSetting] : [],
       },
       ...(this.problem === undefined ? {} : { problem: this.problem }),
+      ...(leads && this.#refused !== undefined ? { refusedRequest: this.#refused } : {}),
     };
     const text = JSON.stringify(value);
     if (text === this.#said) return;

@@ -18,7 +18,7 @@ export const imageOf = (spec: PgClusterSpec, installation: Installation): string
 
 /**
  * A PgInstance as the spec in force wants it. What was decided at its creation stays: the agent's image, so that an
- * upgrade of the operator changes no pod, and how its volume is filled.
+ * upgrade of the operator changes no pod until somebody asks for it, and how its volume is filled.
  */
 export function pgInstance(
   cluster: AcceptedCluster,
