@@ -27,7 +27,7 @@ export interface EventRecorderOptions {
 
 /** The same note about the same object is written at most this often, milliseconds; in between it is only counted. */
 const repeatMs = 600_000;
-/** Notes about one object: this many at once, then one per `refillMs`. */
+/** Notes of one type about one object: this many at once, then one per `refillMs`. */
 const burst = 25;
 const refillMs = 30_000;
 const maxPending = 200;
@@ -62,7 +62,8 @@ export class EventRecorder {
       known.count += 1;
       if (now - known.writtenAt < repeatMs) return;
     }
-    if (!this.#allowed(subject, now) || this.#pending >= maxPending) {
+    // What goes its way must not crowd out what does not.
+    if (!this.#allowed(`${subject}/${note.type}`, now) || this.#pending >= maxPending) {
       this.#options.log.debug({ ...note, subject }, 'an event was left out: too many');
       return;
     }

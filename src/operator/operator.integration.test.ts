@@ -61,8 +61,8 @@ const podUids = async (cluster: string, namespace = 'default') => {
   });
   return new Map(pods.items.map(({ metadata }) => [metadata.name, metadata.uid]));
 };
-const annotate = async (annotations: Record<string, string>) => {
-  const ref = { namespace: 'default', name: 'shop' };
+const annotate = async (name: string, annotations: Record<string, string>) => {
+  const ref = { namespace: 'default', name };
   await world.client.mergePatch(resources.pgClusters, ref, { metadata: { annotations } });
 };
 const eventsOf = async (name: string, namespace = 'default') =>
@@ -233,53 +233,6 @@ describe('the life of a cluster', () => {
     expect(await podUids('shop')).toEqual(pods);
   });
 
-  it('tells people of a switchover that cannot be', async () => {
-    const before = await world.cluster('shop');
-    await annotate({ 'koschei.dev/switchover': 'shop-9' });
-    await eventually('the refusal is told', async () =>
-      (await eventsOf('shop')).includes('SwitchoverRefused'),
-    );
-    // Only a synchronous standby can take over.
-    const { primary, synchronousStandbys = [], term } = before.status ?? {};
-    const other = (await world.instances('shop'))
-      .map(({ metadata }) => metadata.name)
-      .find((name) => name !== primary && !synchronousStandbys.includes(name));
-    await annotate({ 'koschei.dev/switchover': other ?? '' });
-    await eventually('the failure is told', async () => {
-      const { items } = await world.client.list(resources.events, { namespace: 'default' });
-      const found = items.find((event) => event.reason === 'SwitchoverFailed');
-      return found?.type === 'Warning' && found.message.includes(other ?? '?');
-    });
-    const after = await world.until(
-      'shop',
-      'the condition tells',
-      (c) => condition(c, 'Progressing')?.reason === 'SwitchoverFailed',
-    );
-    expect(condition(after, 'Progressing')?.message).toContain(other);
-    expect(after.status).toMatchObject({ primary, term, phase: 'Running' });
-    expect(after.metadata.annotations ?? {}).not.toHaveProperty(['koschei.dev/switchover']);
-  });
-
-  it('has the data of a standby copied anew when a person asks for it, never those of the primary', async () => {
-    const dataOf = async (name: string) =>
-      (await world.instances('shop')).find(({ metadata }) => metadata.name === name)?.status?.dataId;
-    const { primary = '' } = (await world.cluster('shop')).status ?? {};
-    const standby = (await world.instances('shop'))
-      .map(({ metadata }) => metadata.name)
-      .find((name) => name !== primary);
-    const before = { primary: await dataOf(primary), standby: await dataOf(standby ?? '') };
-    await annotate({ 'koschei.dev/reclone': primary });
-    await eventually('the refusal is told', async () => (await eventsOf('shop')).includes('RecloneRefused'));
-    await annotate({ 'koschei.dev/reclone': standby ?? '' });
-    await eventually('the standby has other data', async () => {
-      const now = await dataOf(standby ?? '');
-      return now !== undefined && now !== before.standby;
-    });
-    expect(await dataOf(primary)).toBe(before.primary);
-    expect(await eventsOf('shop')).toContain('RecloneOrdered');
-    await world.until('shop', 'all is well', settled);
-  });
-
   it('grows volumes', async () => {
     const image = { image: 'localhost/postgres:17.minor' };
     const postgres = { ...image, parameters: { max_connections: 150 } };
@@ -342,7 +295,7 @@ describe('the life of a cluster', () => {
   it("brings every instance the operator's agent when a person asks for it, the primary last", async () => {
     const before = await world.cluster('shop');
     const old = await podUids('shop');
-    await annotate({ 'koschei.dev/upgrade-agents': 'now' });
+    await annotate('shop', { 'koschei.dev/upgrade-agents': 'now' });
     const after = await world.until(
       'shop',
       'every instance has it',
@@ -410,6 +363,58 @@ it.each([
   ]) {
     expect(stdout).toContain(name);
   }
+});
+
+describe('what a person asks for', () => {
+  it('tells people of a switchover that cannot be', async () => {
+    await world.apply('asked', three);
+    const before = await world.until('asked', 'it runs', settled, { timeoutMs: 60_000 });
+    await annotate('asked', { 'koschei.dev/switchover': 'asked-9' });
+    await eventually('the refusal is told', async () =>
+      (await eventsOf('asked')).includes('SwitchoverRefused'),
+    );
+    // Only a synchronous standby can take over.
+    const { primary, synchronousStandbys = [], term } = before.status ?? {};
+    const other = (await world.instances('asked'))
+      .map(({ metadata }) => metadata.name)
+      .find((name) => name !== primary && !synchronousStandbys.includes(name));
+    await annotate('asked', { 'koschei.dev/switchover': other ?? '' });
+    await eventually('the failure is told', async () => {
+      const { items } = await world.client.list(resources.events, { namespace: 'default' });
+      const found = items.find(
+        (event) => event.reason === 'SwitchoverFailed' && event.involvedObject.name === 'asked',
+      );
+      return found?.type === 'Warning' && found.message.includes(other ?? '?');
+    });
+    const after = await world.until(
+      'asked',
+      'the condition tells',
+      (c) => condition(c, 'Progressing')?.reason === 'SwitchoverFailed',
+    );
+    expect(condition(after, 'Progressing')?.message).toContain(other);
+    expect(after.status).toMatchObject({ primary, term, phase: 'Running' });
+    expect(after.metadata.annotations ?? {}).not.toHaveProperty(['koschei.dev/switchover']);
+  });
+
+  it('has the data of a standby copied anew when a person asks for it, never those of the primary', async () => {
+    const dataOf = async (name: string) =>
+      (await world.instances('asked')).find(({ metadata }) => metadata.name === name)?.status?.dataId;
+    const { primary = '' } = (await world.cluster('asked')).status ?? {};
+    const standby = (await world.instances('asked'))
+      .map(({ metadata }) => metadata.name)
+      .find((name) => name !== primary);
+    const before = { primary: await dataOf(primary), standby: await dataOf(standby ?? '') };
+    await annotate('asked', { 'koschei.dev/reclone': primary });
+    await eventually('the refusal is told', async () => (await eventsOf('asked')).includes('RecloneRefused'));
+    await annotate('asked', { 'koschei.dev/reclone': standby ?? '' });
+    await eventually('the standby has other data', async () => {
+      const now = await dataOf(standby ?? '');
+      return now !== undefined && now !== before.standby;
+    });
+    expect(await dataOf(primary)).toBe(before.primary);
+    expect(await eventsOf('asked')).toContain('RecloneOrdered');
+    await world.until('asked', 'all is well', settled);
+  });
 });
 
 describe('bad input', () => {
