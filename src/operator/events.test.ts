@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Condition } from '../api/conditions.ts';
 import { resources } from '../kube/index.ts';
-import { eventOfAction, eventsOfChange } from './events.ts';
+import { eventOfAction, eventsOfChange, failureNews } from './events.ts';
 
 const condition = (type: string, status: Condition['status'], reason: string): Condition => ({
   type,
@@ -66,6 +66,25 @@ describe('changes of a status that are news', () => {
         message: 'shop-2 is the primary now instead of shop-1 (term 3, timeline 4)',
       },
     ]);
+  });
+});
+
+describe('a failed switchover', () => {
+  const failed = { revision: '45', message: 'the phase "prepare" took too long; the primary stays' };
+  const said = [condition('Progressing', 'False', 'SwitchoverFailed')].map((each) => ({
+    ...each,
+    message: `Nothing is being changed. The last switchover asked for failed: ${failed.message}`,
+  }));
+
+  it('is told once for each request', () => {
+    const note = { type: 'Warning', reason: 'SwitchoverFailed', message: failed.message };
+    expect(failureNews(failed, undefined, [])).toEqual(note);
+    expect(failureNews(failed, '45', said)).toBeUndefined();
+    expect(failureNews({ ...failed, revision: '46' }, '45', said)).toEqual(note);
+  });
+
+  it('is not told again by an operator that was started anew', () => {
+    expect(failureNews(failed, undefined, said)).toBeUndefined();
   });
 });
 

@@ -1,4 +1,4 @@
-import type { Condition, ConditionType } from '../api/conditions.ts';
+import { type Condition, type ConditionType, findCondition } from '../api/conditions.ts';
 import type { EventNote } from '../kube/index.ts';
 import type { Action } from './action.ts';
 
@@ -51,6 +51,21 @@ export function eventsOfChange(before: Told, after: Told): EventNote[] {
     });
   }
   return notes;
+}
+
+/**
+ * The Event that a failed switchover is worth: one for each request.
+ * @param told revision of the request whose failure was told last; undefined: this operator has told none yet, but an
+ *   earlier one may have told what the conditions say
+ */
+export function failureNews(
+  failed: { readonly revision: string; readonly message: string },
+  told: string | undefined,
+  conditions: readonly Condition[] | undefined,
+): EventNote | undefined {
+  const said = findCondition(conditions, 'Progressing')?.message;
+  const isOld = told === undefined ? said?.includes(failed.message) === true : told === failed.revision;
+  return isOld ? undefined : { type: 'Warning', reason: 'SwitchoverFailed', message: failed.message };
 }
 
 /** What every instance goes through when it starts. */

@@ -23,7 +23,7 @@ import { type Action, actionKey, isDangerous, type Observed } from '../action.ts
 import type { Caches } from '../caches.ts';
 import type { EtcdAccess, Tenant } from '../etcd/access.ts';
 import { authorityDays, certificateDays, tlsData } from '../etcd/managed.ts';
-import { eventOfAction, eventsOfChange } from '../events.ts';
+import { eventOfAction, eventsOfChange, failureNews } from '../events.ts';
 import { ActionError, executeOnKube, judgeError, type Outcome, subjectOf } from '../execute.ts';
 import { failureOf } from '../failure.ts';
 import type { Failure } from '../instance/snapshot.ts';
@@ -278,19 +278,12 @@ class Pass {
     }
   }
 
-  /** Once for each request; what the status says already was told by this operator's predecessor. */
   #tellFailedSwitchover(object: KubeObject, snapshot: ClusterSnapshot): void {
     const failed = failedSwitchover(membersOf(snapshot));
-    if (failed === undefined || failed.revision === this.#memory.toldFailure) return;
-    const said = snapshot.cluster.status?.conditions?.find((each) => each.type === 'Progressing')?.message;
-    const isOld = this.#memory.toldFailure === undefined && said?.includes(failed.message) === true;
+    if (failed === undefined) return;
+    const note = failureNews(failed, this.#memory.toldFailure, snapshot.cluster.status?.conditions);
     this.#memory.toldFailure = failed.revision;
-    if (!isOld)
-      this.#o.events.record(object, {
-        type: 'Warning',
-        reason: 'SwitchoverFailed',
-        message: failed.message,
-      });
+    if (note !== undefined) this.#o.events.record(object, note);
   }
 
   /** By what the API and etcd say now: caches may be behind the leader that just wrote itself into the slice. */
