@@ -64,6 +64,8 @@ const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
 /** How often the other agents are asked, ms. */
 const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, other: 1_000 } as const;
 const slotsEveryMs = 10_000;
+/** How often setting the application's password is tried, ms. */
+const passwordEveryMs = 5_000;
 /** How often it is looked at whether the member key should change, ms. */
 const publishEveryMs = 200;
 
@@ -82,6 +84,9 @@ export class Agent {
   #slotsAt = 0;
   #publishedAt = 0;
   #slots: readonly string[] = [];
+  /** The term and the verifier of the application's password that Postgres was last seen to have. */
+  #passwordSet = '';
+  #passwordAt = Number.NEGATIVE_INFINITY;
   #knownData = nothingKnown;
   #timer: NodeJS.Timeout | undefined;
   #lastTickAt: number;
@@ -322,6 +327,7 @@ export class Agent {
         .tendSlots(slots)
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
     }
+    if (leads && this.#state.operation === undefined) this.#keepPassword(facts, reign.term);
     if (
       !leads &&
       o?.inRecovery === true &&
@@ -335,6 +341,22 @@ export class Agent {
         .then(() => database.forgetOldData())
         .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
     }
+  }
+
+  /** Once per term and password: what a primary of before was told may not have reached this one. */
+  #keepPassword({ now, dcs }: Facts, term: number): void {
+    const verifier = dcs.view.config?.value.appPasswordVerifier;
+    const wanted = `${term} ${verifier}`;
+    if (verifier === undefined || wanted === this.#passwordSet || now - this.#passwordAt < passwordEveryMs)
+      return;
+    this.#passwordAt = now;
+    this.#o.database.setAppPassword(verifier).then(
+      () => {
+        this.#passwordSet = wanted;
+      },
+      (error: Error) =>
+        this.#o.log.warn({ err: error }, "the application's password could not be set; it is tried again"),
+    );
   }
 
   #whomToAsk(facts: Facts): PeerAddress[] {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { appUser } from '../api/names.ts';
 import type { Logger } from '../log/logger.ts';
 import {
   type ControlledSettings,
@@ -698,6 +699,12 @@ export class Database {
     }
     const there = new Set((this.#last?.slots ?? []).map((s) => s.name));
     for (const name of wanted) if (!there.has(name)) await this.#sql.createSlot(name);
+  }
+
+  /** Gives the application's role the password that the operator wants; on the primary. */
+  async setAppPassword(verifier: string): Promise<void> {
+    if (await this.#sql.setPassword(appUser, verifier))
+      this.#o.log.info({ role: appUser }, 'the role has the password of the Secret now');
   }
 
   async reload(): Promise<void> {

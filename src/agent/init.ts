@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { path, podHost, port } from '../api/names.ts';
+import { appUser, path, podHost, port } from '../api/names.ts';
 import { clusterKeys, type Etcd, parseView } from '../dcs/index.ts';
 import type { Logger } from '../log/logger.ts';
 import {
@@ -63,7 +63,7 @@ export async function initialise(
       await initdb(installation, {
         dataId,
         clusterId,
-        application: { database: 'app', user: 'app', password },
+        application: { database: appUser, user: appUser, password },
         salt: randomBytes(16),
       });
       return log.info({ dataId }, 'a new database was made');

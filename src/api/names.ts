@@ -111,6 +111,9 @@ export const tlsKey = { cert: 'tls.crt', key: 'tls.key', ca: 'ca.crt' } as const
 /** Keys inside the CA Secret. */
 export const caKey = { cert: 'ca.crt', key: 'ca.key' } as const;
 
+/** The role that applications log in as, and the database that it owns. */
+export const appUser = 'app';
+
 /** The Postgres role that standbys connect as, and the common name of its certificate. */
 export const replicationUser = 'koschei_replication';
 

@@ -126,6 +126,11 @@ export const configValue = z.object({
   parameters: z.record(z.string(), z.string()),
   hba: z.array(z.string()),
   logLevel: z.enum(['debug', 'info', 'warn']),
+  /** What Postgres is to store for the application's password; the password itself is in the Secret only. */
+  appPasswordVerifier: z
+    .string()
+    .regex(/^SCRAM-SHA-256\$\d+:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+$/)
+    .optional(),
   /**
    * The state of the cluster was lost, and a person has decided which instance goes on: it alone may found the cluster
    * anew, on a timeline not below this one. What only others hold is given up.

@@ -71,7 +71,7 @@ export async function initdb(
     ],
     limits,
   );
-  await runInSingleUserMode(installation, await bootstrapStatements(options), limits);
+  await runInSingleUserMode(installation, bootstrapStatements(options), limits);
   await setStandbySignal({ ...paths, pgdata: paths.pgdataNew }, true);
   await mustRunProgram(
     programPath(binaries, 'initdb'),
@@ -91,9 +91,9 @@ export async function initdb(
   return identity;
 }
 
-async function bootstrapStatements({ application, salt }: InitdbOptions): Promise<string[]> {
+function bootstrapStatements({ application, salt }: InitdbOptions): string[] {
   const user = quoteIdentifier(application.user);
-  const verifier = quoteLiteral(await scramVerifier(application.password, salt));
+  const verifier = quoteLiteral(scramVerifier(application.password, salt));
   // What pg_rewind needs of its source, from its documentation ("Notes").
   const rewindFunctions = [
     'pg_ls_dir(text, boolean, boolean)',

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { programPath } from './binaries.ts';
 import { formatLsn } from './lsn.ts';
 import { findStaleProcesses } from './process.ts';
+import { scramVerifier } from './scram.ts';
 import { setStandbySignal } from './settings-files.ts';
 import { replayProgress } from './sql.ts';
 import { eventually, TestBed, type TestInstance } from './test-instances.ts';
@@ -103,6 +104,15 @@ test('the application logs in with its password over TLS only, the superuser not
   await expect(remote('app', 'the password', false)).rejects.toThrow(/pg_hba/);
   await expect(remote('postgres', 'the password', true)).rejects.toThrow(/pg_hba/);
   await expect(remote('koschei_replication', 'x', true)).rejects.toThrow();
+
+  // Another password is taken over without waiting for standbys, once, and only by a role that is there.
+  const verifier = scramVerifier('another', Buffer.alloc(16, 1));
+  expect(await instance.sql.setPassword('app', verifier)).toBe(true);
+  expect(await instance.sql.setPassword('app', verifier)).toBe(false);
+  expect(await instance.sql.setPassword('nobody', verifier)).toBe(false);
+  await remote('app', 'another', true);
+  await expect(remote('app', 'the password', true)).rejects.toThrow(/password authentication failed/);
+  await instance.sql.setPassword('app', scramVerifier('the password', Buffer.alloc(16, 2)));
 
   const closed = await instance.configure({ acceptClients: false });
   await instance.sql.reloadAndVerify(closed.owned);

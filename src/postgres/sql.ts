@@ -8,7 +8,7 @@ import { PostgresError } from './errors.ts';
 import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
 import type { PostgresPaths } from './paths.ts';
 import { sendSignal } from './processes.ts';
-import { quoteLiteral } from './quote.ts';
+import { quoteIdentifier, quoteLiteral } from './quote.ts';
 
 const lsn = z.string().transform(parseLsn);
 const count = z.number().int().nonnegative();
@@ -396,6 +396,32 @@ export class LocalSql {
         // A commit that waits for ever must not keep its connection for ever.
         await this.#query(`SELECT pg_terminate_backend(${pid})`, this.#defaultTimeoutMs).catch(() => {});
       }
+    });
+  }
+
+  /**
+   * Gives a role the password of a SCRAM verifier, on a primary; false when it has it, or there is no such role that may
+   * log in. Does not wait for synchronous standbys, and the statement is in no log of Postgres.
+   */
+  setPassword(role: string, verifier: string, timeoutMs = this.#defaultTimeoutMs): Promise<boolean> {
+    return this.#onOwnConnection(timeoutMs, async (connection) => {
+      await connection.query(
+        `SELECT set_config('synchronous_commit', 'local', false), set_config('log_statement', 'none', false),
+           set_config('log_min_duration_statement', '-1', false),
+           set_config('log_min_error_statement', 'panic', false),
+           set_config('default_transaction_read_only', 'off', false)`,
+        { timeoutMs },
+      );
+      const differs = await connection.query(
+        `SELECT 1 FROM pg_authid WHERE rolname = ${quoteLiteral(role)} AND rolcanlogin
+           AND rolpassword IS DISTINCT FROM ${quoteLiteral(verifier)}`,
+        { timeoutMs },
+      );
+      if (differs.length === 0) return false;
+      await connection.query(`ALTER ROLE ${quoteIdentifier(role)} PASSWORD ${quoteLiteral(verifier)}`, {
+        timeoutMs,
+      });
+      return true;
     });
   }
 

@@ -5,6 +5,7 @@ import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
 import { pgInstance } from './desired/instances.ts';
+import { verifierOf } from './desired/password.ts';
 import { volumesOf } from './members.ts';
 import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
 
@@ -56,7 +57,7 @@ export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, insta
   const published = [...view.members.values()].map(({ value }) => value.timeline);
   const seen = [cluster.status?.timeline, ...notes.map((note) => note?.timeline), ...published];
   const timeline = Math.max(1, ...seen.map((each) => each ?? 1)) + unseenTimelines;
-  const wanted = haConfig(cluster.spec, [instance], { instance, timeline });
+  const wanted = haConfig(cluster.spec, [instance], verifierOf(snapshot), { instance, timeline });
   const because = `a person has decided to go on with ${instance}`;
   const found = instances.find((each) => each.metadata.name === instance);
   const present = view.config;

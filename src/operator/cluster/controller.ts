@@ -165,6 +165,7 @@ class Pass {
       random: {
         clusterId: randomText(16),
         password: randomText(32),
+        salt: randomBytes(16).toString('hex'),
         requestId: randomBytes(8).toString('hex'),
       },
       failure: this.#memory.failure,

@@ -1,9 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { PgClusterSpecInput } from '../../api/pgcluster.ts';
+import type { Secret } from '../../kube/index.ts';
+import { scramVerifier, verifies } from '../../postgres/scram.ts';
 import type { Action } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { filledClaim, Model } from '../testing/model.ts';
+import { encode, read } from './desired/secrets.ts';
 import { planCluster } from './plan.ts';
 
 const spec = (synchronous: number, asynchronous: number, more: object = {}): PgClusterSpecInput => ({
@@ -63,6 +66,14 @@ describe('a new cluster', () => {
     expect(model.done.filter((each) => each.do === 'create-authority')).toHaveLength(1);
   });
 
+  it('writes the first configuration with the verifier of the password, and the password nowhere', async () => {
+    const model = await running();
+    const written = model.done.flatMap((each) => (each.do === 'write-config' ? [each.value] : []));
+    expect(written).toHaveLength(1);
+    expect(written[0]?.appPasswordVerifier).toBe(scramVerifier('secret', Buffer.alloc(16, 7)));
+    expect(JSON.stringify(written)).not.toContain('"secret"');
+  });
+
   it('makes nothing without etcd', async () => {
     const model = new Model(spec(1, 1));
     model.etcdAnswers = false;
@@ -96,6 +107,76 @@ describe('what the status says about synchronous replication', () => {
     model.etcdAnswers = false;
     await model.pass();
     expect(conditionOf(model, 'SynchronousReplication')).toMatchObject({ status: 'Unknown' });
+  });
+});
+
+describe('a Secret that was deleted or changed', () => {
+  const secret = (model: Model, name: string) => model.objects.get(`Secret/${name}`) as Secret | undefined;
+
+  it("the application's is made anew, with a password that Postgres is given, too", async () => {
+    const model = await running();
+    const before = model.config;
+    model.objects.delete('Secret/shop-app');
+    model.newPassword = 'another';
+    await model.converge();
+    expect(read(secret(model, 'shop-app'), 'password')).toBe('another');
+    expect(verifies(model.config?.appPasswordVerifier ?? '', 'another')).toBe(true);
+    expect(model.config?.generation).toBe((before?.generation ?? 0) + 1);
+  });
+
+  it("a password that a person puts into the application's is given to Postgres and into the URIs", async () => {
+    const model = await running();
+    const found = secret(model, 'shop-app');
+    if (found === undefined) throw new Error('no Secret');
+    model.objects.set('Secret/shop-app', {
+      ...found,
+      data: { ...found.data, password: encode('chosen') },
+    } as Secret);
+    await model.converge();
+    expect(verifies(model.config?.appPasswordVerifier ?? '', 'chosen')).toBe(true);
+    expect(read(secret(model, 'shop-app'), 'password')).toBe('chosen');
+    expect(read(secret(model, 'shop-app'), 'uri')).toContain('app:chosen@');
+  });
+
+  it('the configuration of before stays in force while the Secret is away', async () => {
+    const model = await running();
+    model.objects.delete('Secret/shop-app');
+    expect(kinds(planCluster(model.snapshot).actions)).toEqual(['create']);
+  });
+
+  it.each([
+    ['gone', undefined],
+    ['incomplete', 'ca.key'],
+  ])('no other authority is made for one that is %s, and what is there stays', async (_, lost) => {
+    const model = await running();
+    const authority = secret(model, 'shop-ca');
+    const before = new Map(model.objects);
+    if (lost === undefined) model.objects.delete('Secret/shop-ca');
+    else {
+      const { [lost]: __, ...data } = authority?.data ?? {};
+      model.objects.set('Secret/shop-ca', { ...authority, data } as Secret);
+    }
+    const done = model.done.length;
+    await model.converge();
+    expect(kinds(model.done.slice(done))).toEqual([]);
+    expect(secret(model, 'shop-app')).toBe(before.get('Secret/shop-app'));
+    const degraded = conditionOf(model, 'Degraded');
+    expect(degraded).toMatchObject({ status: 'True', reason: 'SecretMissing' });
+    expect(degraded?.message).toMatch(/shop-ca.*restore it/);
+    expect(conditionOf(model, 'Ready')).toMatchObject({ status: 'True' });
+
+    if (authority !== undefined) model.objects.set('Secret/shop-ca', authority);
+    await model.converge();
+    expect(conditionOf(model, 'Degraded')).toMatchObject({ status: 'False' });
+  });
+
+  it('a certificate that is missing with the authority waits for it', async () => {
+    const model = await running();
+    model.objects.delete('Secret/shop-ca');
+    model.objects.delete('Secret/shop-replication-tls');
+    await model.converge();
+    expect(model.objects.has('Secret/shop-replication-tls')).toBe(false);
+    expect(model.objects.has('Secret/shop-ca')).toBe(false);
   });
 });
 

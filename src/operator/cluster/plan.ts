@@ -6,6 +6,9 @@ import {
   instanceName,
   leaderEndpointSliceName,
   readWriteServiceName,
+  replicationTlsSecretName,
+  serverTlsSecretName,
+  tlsKey,
 } from '../../api/names.ts';
 import { instanceCount, type PgClusterStatus } from '../../api/pgcluster.ts';
 import type { PgInstance } from '../../api/pginstance.ts';
@@ -19,6 +22,7 @@ import { agentAccess } from './desired/access.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
 import { disruptionBudget } from './desired/disruption-budget.ts';
 import { pgInstance } from './desired/instances.ts';
+import { verifierOf } from './desired/password.ts';
 import { appSecret, authoritySecret, read, tlsNeeds, whyIssue } from './desired/secrets.ts';
 import { leaderSlice, services } from './desired/services.ts';
 import { judge } from './judgement.ts';
@@ -125,6 +129,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
       removal,
       step,
       passing: actions.some(passesOn),
+      authorityLost: isAuthorityLost(snapshot),
     }),
     requeueAfterMs: lookAgain(snapshot, step, removal),
   };
@@ -156,8 +161,12 @@ const found = (snapshot: ClusterSnapshot, { kind, metadata }: KubeObject): KubeO
 function secrets(snapshot: ClusterSnapshot, cluster: AcceptedCluster, names: readonly string[]): Action[] {
   const { name } = cluster.metadata;
   const authority = secretOf(snapshot, caSecretName(name));
-  const certificate = read(authority, caKey.cert);
-  if (authority === undefined || certificate === undefined) {
+  const lost = isAuthorityLost(snapshot);
+  // What the pods go by is the authority still, although nothing can be issued by it.
+  const certificate = lost
+    ? read(secretOf(snapshot, serverTlsSecretName(name)), tlsKey.ca)
+    : read(authority, caKey.cert);
+  if (!lost && certificate === undefined) {
     return [
       {
         do: 'create-authority',
@@ -171,11 +180,11 @@ function secrets(snapshot: ClusterSnapshot, cluster: AcceptedCluster, names: rea
   const password = read(credentials, 'password');
   const app = appSecret(cluster, password ?? snapshot.random.password, names, certificate);
   return [
-    ...(password === undefined
-      ? [{ do: 'create', object: app, because: 'the application has no credentials yet' } as const]
-      : applied(app, credentials, 'the addresses of the cluster have changed')),
+    ...(credentials === undefined
+      ? [{ do: 'create', object: app, because: 'there are no credentials of the application' } as const]
+      : applied(app, credentials, 'the addresses of the cluster, or its credentials, have changed')),
     ...tlsNeeds(cluster).flatMap(({ secret, order }): Action[] => {
-      const issuer = order.authority === 'etcd' ? snapshot.etcdAuthority : certificate;
+      const issuer = order.authority === 'etcd' ? snapshot.etcdAuthority : lost ? undefined : certificate;
       if (issuer === undefined) return [];
       const why = whyIssue(secretOf(snapshot, secret.metadata.name), order, issuer, snapshot.now);
       return why === undefined
@@ -183,6 +192,24 @@ function secrets(snapshot: ClusterSnapshot, cluster: AcceptedCluster, names: rea
         : [{ do: 'issue', secret, order, because: `a certificate in ${secret.metadata.name}: ${why}` }];
     }),
   ];
+}
+
+/**
+ * Whether the Secret of the cluster's authority is gone or incomplete although instances work with its certificates, or
+ * have done. A new authority would lock out everybody who goes by the old one, so that is waited for. A PgCluster that
+ * adopts volumes whose Secrets are all gone has nobody to lock out.
+ */
+function isAuthorityLost(snapshot: ClusterSnapshot): boolean {
+  const { name } = snapshot.cluster.metadata;
+  const authority = secretOf(snapshot, caSecretName(name));
+  if (read(authority, caKey.cert) !== undefined && read(authority, caKey.key) !== undefined) return false;
+  return (
+    authority !== undefined ||
+    snapshot.cluster.status?.term !== undefined ||
+    [serverTlsSecretName, replicationTlsSecretName].some(
+      (nameOf) => secretOf(snapshot, nameOf(name)) !== undefined,
+    )
+  );
 }
 
 /** Whether every Secret that pods mount is there; a pod that waits for one would start late. */
@@ -240,8 +267,11 @@ function etcd(
     ...removal.kept.map((member) => member.name),
     ...(removal.leaving.length > 0 ? [] : coming.map((ordinal) => instanceName(name, ordinal))),
   ];
-  const wanted = haConfig(cluster.spec, members);
   const present = view.config;
+  const verifier = verifierOf(snapshot);
+  // It comes within a moment, and the first configuration is complete then.
+  if (present === undefined && verifier === undefined) return grant;
+  const wanted = haConfig(cluster.spec, members, verifier);
   if (present !== undefined && sameConfig(present.value, wanted)) return grant;
   return [
     ...grant,

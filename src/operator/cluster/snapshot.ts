@@ -48,6 +48,8 @@ export interface Randomness {
   /** 16 lower-case letters and digits. */
   readonly clusterId: string;
   readonly password: string;
+  /** 16 bytes in hexadecimal, for the verifier of a password. */
+  readonly salt: string;
   readonly requestId: string;
 }
 

@@ -1,4 +1,5 @@
 import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
+import { caSecretName } from '../../api/names.ts';
 import { instanceCount, type PgClusterStatus, type Phase, type VolumeReport } from '../../api/pgcluster.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
@@ -21,6 +22,8 @@ export interface StatusInput {
   readonly step?: Step;
   /** The plan hands a changed spec on to the instances. */
   readonly passing?: boolean;
+  /** The Secret of the cluster's authority is gone, and no other one is made. */
+  readonly authorityLost?: boolean;
 }
 
 /** A heartbeat is overdue for the eyes of people this long after the leader's time has run out, ms. */
@@ -327,8 +330,19 @@ function progress(input: StatusInput, traits: Traits): NewCondition {
   return { type: 'Progressing', status: 'False', reason: 'Stable', message: 'Nothing is being changed' };
 }
 
-function degradedCondition({ members = [] }: StatusInput, traits: Traits): NewCondition {
+function degradedCondition(
+  { members = [], accepted, authorityLost = false }: StatusInput,
+  traits: Traits,
+): NewCondition {
   const missing = traits.count - members.length;
+  if (authorityLost) {
+    return {
+      type: 'Degraded',
+      status: 'True',
+      reason: 'SecretMissing',
+      message: `The Secret ${caSecretName(accepted.metadata.name)} (ca.crt and ca.key of the cluster's certificate authority) is gone or incomplete. No other authority is made: clients and instances go by this one. Certificates are not renewed until it is back: restore it from a backup (docs/operations.md, "Credentials", says what to do without one)`,
+    };
+  }
   if (traits.unwell.length === 0 && missing <= 0) {
     return {
       type: 'Degraded',

@@ -71,6 +71,8 @@ export class Model {
   readonly inForce = new Map<string, string>();
   /** Instances whose pods do not get ready. */
   readonly broken = new Set<string>();
+  /** What the next password that is made up will be. */
+  newPassword = 'secret';
   initialized = false;
   etcdAnswers = true;
   config: ConfigValue | undefined;
@@ -143,7 +145,12 @@ export class Model {
         etcdEndpoints: ['https://etcd:2379'],
       },
       memory: { restarts: this.restarts },
-      random: { clusterId: 'abcdefghijklmnop', password: 'secret', requestId: `r${this.#revision}` },
+      random: {
+        clusterId: 'abcdefghijklmnop',
+        password: this.newPassword,
+        requestId: `r${this.#revision}`,
+        salt: '07'.repeat(16),
+      },
     });
   }
 

@@ -5,6 +5,7 @@ import { type ConfigValue, defaultTiming } from '../../../dcs/index.ts';
 export const haConfig = (
   spec: PgClusterSpec,
   members: readonly string[],
+  appPasswordVerifier?: string,
   adopt?: ConfigValue['adopt'],
 ): Omit<ConfigValue, 'generation'> => ({
   synchronous: spec.replicas.synchronous,
@@ -15,6 +16,7 @@ export const haConfig = (
   parameters: { ...spec.postgres.parameters },
   hba: [...(spec.postgres.hba ?? [])],
   logLevel: spec.logLevel,
+  ...(appPasswordVerifier === undefined ? {} : { appPasswordVerifier }),
   ...(adopt === undefined ? {} : { adopt }),
 });
 

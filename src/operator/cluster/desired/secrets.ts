@@ -1,5 +1,6 @@
 import {
   appSecretName,
+  appUser,
   caKey,
   caSecretName,
   clusterLabels,
@@ -47,11 +48,9 @@ function derived(cluster: AcceptedCluster, name: string): Secret {
   return { ...secret, metadata: { ...secret.metadata, ownerReferences: ownedBy(cluster) } };
 }
 
-/** The user that applications connect as, and the database that it owns. */
-const application = 'app';
-
 /**
- * The Secret that applications read. The password is the one that `found` has: it is made once and never again.
+ * The Secret that applications read. A password that a person has put there stays; without one a new one is made, and Postgres
+ * is given it, too (`verifierOf`).
  * @param authority certificate by which clients can check the server
  */
 export function appSecret(
@@ -63,17 +62,17 @@ export function appSecret(
   const { name, namespace } = cluster.metadata;
   const host = `${readWriteServiceName(name)}.${namespace}.svc`;
   const hosts = instances.map((instance) => `${podHost(name, instance, namespace)}:${port.postgres}`);
-  const credentials = `${application}:${encodeURIComponent(password)}`;
+  const credentials = `${appUser}:${encodeURIComponent(password)}`;
   const entries: Record<string, string> = {
     host,
     port: String(port.postgres),
-    username: application,
-    user: application,
+    username: appUser,
+    user: appUser,
     password,
-    dbname: application,
-    uri: `postgresql://${credentials}@${host}:${port.postgres}/${application}?sslmode=require`,
-    'uri-multi-host': `postgresql://${credentials}@${hosts.join(',')}/${application}?target_session_attrs=read-write&connect_timeout=3&sslmode=require`,
-    'jdbc-uri': `jdbc:postgresql://${hosts.join(',')}/${application}?targetServerType=primary&connectTimeout=3&sslmode=require&user=${application}&password=${encodeURIComponent(password)}`,
+    dbname: appUser,
+    uri: `postgresql://${credentials}@${host}:${port.postgres}/${appUser}?sslmode=require`,
+    'uri-multi-host': `postgresql://${credentials}@${hosts.join(',')}/${appUser}?target_session_attrs=read-write&connect_timeout=3&sslmode=require`,
+    'jdbc-uri': `jdbc:postgresql://${hosts.join(',')}/${appUser}?targetServerType=primary&connectTimeout=3&sslmode=require&user=${appUser}&password=${encodeURIComponent(password)}`,
     ...(authority === undefined ? {} : { [tlsKey.ca]: authority }),
   };
   return {
