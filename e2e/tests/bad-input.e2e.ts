@@ -265,13 +265,13 @@ describe('clusters that cannot come up say why', () => {
       await lost.createNamespace();
       try {
         await createClientSecret(lost.namespace, 'etcd-client');
-        // In the operator's own pod nobody listens there.
+        // The cluster's own DNS knows that there is no such Service.
         await lost.apply({
           ...small,
-          etcd: { endpoints: ['https://127.0.0.1:2379'], tlsSecret: 'etcd-client' },
+          etcd: { endpoints: ['https://etcd.nowhere.svc.cluster.local:2379'], tlsSecret: 'etcd-client' },
         });
         const message = await lost.waitForCondition('EtcdReachable', { reason: 'EtcdUnreachable' }, 60_000);
-        expect(message).toMatch(/127\.0\.0\.1/);
+        expect(message).toMatch(/etcd\.nowhere\.svc/);
       } finally {
         await lost.remove();
       }

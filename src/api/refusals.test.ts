@@ -180,6 +180,40 @@ describe('validateName', () => {
   );
 });
 
+describe('an etcd of the user', () => {
+  const refusalsOf = (endpoint: string) =>
+    validateSpec(spec({ etcd: { endpoints: ['https://etcd:2379', endpoint], tlsSecret: 'etcd' } }));
+
+  it.each([
+    'https://127.0.0.1:2379',
+    'https://127.1:2379',
+    'https://2130706433:2379',
+    'https://0x7f.0.0.1',
+    'https://0.0.0.0:2379',
+    'https://169.254.169.254',
+    'https://[::1]:2379',
+    'https://[::]:2379',
+    'https://[fe80::1]:2379',
+    'https://[::ffff:127.0.0.1]:2379',
+    'https://localhost:2379',
+    'https://LOCALHOST.:2379',
+    'https://me.localhost:2379',
+  ])('is not at %s', (endpoint) => {
+    expect(refusalsOf(endpoint)).toMatchObject([
+      { field: 'spec.etcd.endpoints[1]', reason: 'InvalidSpec', found: JSON.stringify(endpoint) },
+    ]);
+  });
+
+  it.each([
+    'https://10.0.0.1:2379',
+    'https://etcd-0.etcd.ns.svc:2379',
+    'https://[fd00::1]:2379',
+    'https://localhost.example:2379',
+  ])('may be at %s', (endpoint) => {
+    expect(refusalsOf(endpoint)).toEqual([]);
+  });
+});
+
 describe('refuseChange', () => {
   const etcd = { endpoints: ['https://etcd-0:2379'], tlsSecret: 'etcd' };
   const wal = { size: '2Gi', storageClassName: 'fast' };

@@ -1,3 +1,4 @@
+import { BlockList, isIP } from 'node:net';
 import type { z } from 'zod';
 import type { ConditionReason } from './conditions.ts';
 import { clusterNamePattern, isReservedLabel, maxClusterNameLength } from './names.ts';
@@ -91,6 +92,7 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
     ...annotations('spec.podMetadata.annotations', spec.podMetadata?.annotations),
     ...annotations('spec.service.annotations', spec.service.annotations),
     ...(spec.placement.tolerations ?? []).flatMap((entry, index) => toleration(entry, index)),
+    ...(spec.etcd?.endpoints ?? []).flatMap((endpoint, index) => etcdEndpoint(endpoint, index)),
   ];
 }
 
@@ -140,6 +142,38 @@ export function refuseChange(accepted: PgClusterSpec, wanted: PgClusterSpec): Re
       'restore the old value: who is primary is recorded there, and instances that ask different etcds could both lead',
     ),
   ];
+}
+
+/** Addresses that mean something else on every machine: the operator's own are not the user's to talk to. */
+const local = new BlockList();
+local.addSubnet('0.0.0.0', 8, 'ipv4');
+local.addSubnet('127.0.0.0', 8, 'ipv4');
+local.addSubnet('169.254.0.0', 16, 'ipv4');
+local.addAddress('::', 'ipv6');
+local.addAddress('::1', 'ipv6');
+local.addSubnet('fe80::', 10, 'ipv6');
+
+/** Names that resolve to such addresses are not found out here: the operator tells only the kind of an error. */
+function etcdEndpoint(endpoint: string, index: number): Refusal[] {
+  const host = URL.canParse(endpoint)
+    ? new URL(endpoint).hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
+    : undefined;
+  const family = host === undefined ? 0 : isIP(host);
+  const isLocal =
+    host === undefined ||
+    host === 'localhost' ||
+    host.endsWith('.localhost') ||
+    (family !== 0 && local.check(host, family === 6 ? 'ipv6' : 'ipv4'));
+  return isLocal
+    ? [
+        invalid(
+          `spec.etcd.endpoints[${index}]`,
+          'an address that means the same from every pod (not loopback, link-local or unspecified)',
+          quote(endpoint),
+          'name the Service or the address of etcd',
+        ),
+      ]
+    : [];
 }
 
 const invalid = (field: string, expected: string, found: string, advice: string): Refusal => ({

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { mkdtemp, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -18,19 +18,29 @@ import { clusterKeys, Etcd } from '../dcs/index.ts';
 import { atVersion, resources, type Secret } from '../kube/index.ts';
 import { eventually } from '../kube/testing/eventually.ts';
 import { freePort } from '../kube/testing/free-ports.ts';
-import { inspect, isIssuedBy, issueCertificate } from '../tls/certificates.ts';
+import { createAuthority, inspect, isIssuedBy, issueCertificate } from '../tls/certificates.ts';
 import { read } from './cluster/desired/secrets.ts';
 import { tlsData } from './etcd/managed.ts';
+import { type SecureEtcd, secureEtcd } from './testing/processes.ts';
 import { startWorld, type World } from './testing/world.ts';
 
 const repository = join(import.meta.dirname, '../..');
+/** An address of this machine that is not loopback, which a spec may not name. */
+const ownAddress = (): string => {
+  const found = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+  const address = found.find(({ internal, family }) => !internal && family === 'IPv4')?.address;
+  if (address === undefined) throw new Error('expected a network interface besides loopback, found none');
+  return address;
+};
 let world: World;
+let own: SecureEtcd | undefined;
 beforeAll(async () => {
   world = await startWorld();
   await world.startOperator();
 });
 afterAll(async () => {
   await world?.stop();
+  await own?.stop();
 });
 
 const small = { storage: { size: '1Gi' } };
@@ -643,7 +653,7 @@ describe('bad input', () => {
       metadata: { name: 'silent-etcd', namespace: 'default' },
       data: root.data,
     } as never);
-    const endpoint = `https://127.0.0.1:${await freePort()}`;
+    const endpoint = `https://${ownAddress()}:${await freePort()}`;
     await world.apply('silent', { ...small, etcd: { endpoints: [endpoint], tlsSecret: 'silent-etcd' } });
     const silent = await world.until(
       'silent',
@@ -651,6 +661,7 @@ describe('bad input', () => {
       (c) => condition(c, 'EtcdReachable')?.reason === 'EtcdUnreachable',
     );
     expect(condition(silent, 'EtcdReachable')?.message).toContain(endpoint);
+    expect(condition(silent, 'EtcdReachable')?.message).not.toContain('ECONNREFUSED');
     expect(await world.instances('silent')).toEqual([]);
   });
 
@@ -735,14 +746,19 @@ describe('certificates', () => {
 
 describe("an etcd of the user's own", () => {
   it("is used with the user's certificate, and no user is made in it", async () => {
-    const root = await secretOf('koschei-etcd-root', 'koschei-system');
-    await world.client.create(resources.secrets, {
-      apiVersion: 'v1',
-      kind: 'Secret',
-      metadata: { name: 'my-etcd', namespace: 'default' },
-      data: root.data,
-    } as never);
-    const etcd = { endpoints: [world.etcdEndpoint], tlsSecret: 'my-etcd' };
+    const now = new Date();
+    const authority = await createAuthority({ commonName: 'mine', validDays: 1, now });
+    const names = { commonName: 'mine', ipAddresses: [ownAddress()] };
+    const usages = ['server', 'client'] as const;
+    const mine = await issueCertificate({ ...names, authority, usages, validDays: 1, now });
+    const secret = {
+      ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'my-etcd', namespace: 'default' } },
+      data: tlsData(mine, authority.cert),
+    } as Secret;
+    await world.client.create(resources.secrets, secret);
+    const port = await freePort();
+    own = await secureEtcd(port, secret, ownAddress());
+    const etcd = { endpoints: [`https://${ownAddress()}:${port}`], tlsSecret: 'my-etcd' };
     await world.apply('foreign', { ...small, replicas: { synchronous: 0, asynchronous: 1 }, etcd });
     await world.until('foreign', 'it runs', settled, { timeoutMs: 60_000 });
     const tls = await world.client.find(resources.secrets, {

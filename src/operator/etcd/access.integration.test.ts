@@ -1,5 +1,5 @@
 import { Writable } from 'node:stream';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { caKey } from '../../api/names.ts';
 import { clusterKeys, Etcd } from '../../dcs/index.ts';
 import { type KubeClient, resources, type Secret, systemClock } from '../../kube/index.ts';
@@ -10,7 +10,7 @@ import { createLogger } from '../../log/logger.ts';
 import { issueCertificate } from '../../tls/certificates.ts';
 import { type SecureEtcd, secureEtcd } from '../testing/processes.ts';
 import { EtcdAccess, type Tenant } from './access.ts';
-import { AuthorityMissingError, ensureEtcdCredentials, managedEtcd } from './managed.ts';
+import { AuthorityMissingError, ensureEtcdCredentials, managedEtcd, tlsData } from './managed.ts';
 
 /* The operator's side of the managed etcd, with a real kube-apiserver and a real etcd with TLS. */
 
@@ -126,6 +126,36 @@ it('turns authentication on again and says whose user is gone, whatever was done
   }
   // Debian's etcd in these tests is an old one.
   expect(lines.filter((line) => line.includes('does not keep the clusters'))).toHaveLength(1);
+});
+
+it("closes the connection to an etcd of the user's own when its cluster is gone", async () => {
+  const { authority } = await ensure();
+  const ref = { namespace, name: 'mine' };
+  const pair = await issueCertificate({
+    ...{ commonName: 'root', usages: ['client'], authority, validDays: 1, now: new Date() },
+  });
+  const data = tlsData(pair, authority.cert);
+  await client.create(resources.secrets, {
+    ...{ apiVersion: 'v1', kind: 'Secret', metadata: ref, data },
+  } as Secret);
+  const endpoint = `https://127.0.0.1:${port}`;
+  const mine: Tenant = {
+    ...{ namespace, name: 'mine', clusterId: 'id-of-mine', ttlMs: 5_000 },
+    etcd: { endpoints: [endpoint], tlsSecret: 'mine' },
+  };
+  const access = new EtcdAccess({
+    ...{ client, namespace, endpoints: [endpoint], clock: systemClock, log, onChange: () => undefined },
+  });
+  const closed = vi.spyOn(Etcd.prototype, 'close');
+  try {
+    await eventually('it answers', async () => (await access.observe(mine)).known);
+    expect(closed).not.toHaveBeenCalled();
+    access.untrack(`${namespace}/mine`);
+    expect(closed).toHaveBeenCalledOnce();
+  } finally {
+    closed.mockRestore();
+    await access.stop();
+  }
 });
 
 it('makes no second authority when the first one is gone or incomplete', async () => {

@@ -27,6 +27,7 @@ import {
   versionOf,
 } from './administration.ts';
 import { AuthorityMissingError, ensureEtcdCredentials } from './managed.ts';
+import { troubleOf } from './trouble.ts';
 import { isolatesUsers } from './versions.ts';
 
 export interface EtcdAccessOptions {
@@ -157,6 +158,7 @@ export class EtcdAccess implements Worker {
       await tracked.store.refresh();
     } catch (error) {
       tracked.problem = messageOf(error);
+      this.#o.log.warn({ cluster: keyOf(tenant), err: error }, 'etcd could not be read');
       return { known: false, ...this.#trouble(tracked) };
     }
     return this.#facts(tracked);
@@ -307,9 +309,11 @@ export class EtcdAccess implements Worker {
     };
   }
 
-  #trouble({ problem }: Tracked): { reason: UnknownReason; message: string } {
-    const message = problem ?? 'etcd does not answer';
-    const refused = /permission denied|unauthenticated|auth:|certificate|invalid auth/i.test(message);
+  #trouble({ problem, tenant }: Tracked): { reason: UnknownReason; message: string } {
+    if (problem === undefined) return { reason: 'EtcdUnreachable', message: 'etcd does not answer' };
+    const { refused, what } = troubleOf(problem);
+    const message =
+      tenant.etcd === undefined ? problem : `etcd (${tenant.etcd.endpoints.join(', ')}): ${what}`;
     return { reason: refused ? 'EtcdRefused' : 'EtcdUnreachable', message };
   }
 

@@ -57,13 +57,13 @@ export interface SecureEtcd extends Running {
   readonly start: () => void;
 }
 
-/** etcd with TLS and client certificates on a port of loopback, with the certificates of a Secret. */
-export async function secureEtcd(port: number, server: Secret): Promise<SecureEtcd> {
+/** etcd with TLS and client certificates on a port of this machine, with the certificates of a Secret. */
+export async function secureEtcd(port: number, server: Secret, host = '127.0.0.1'): Promise<SecureEtcd> {
   const folder = await mkdtemp(join(tmpdir(), 'koschei-tls-etcd-'));
   for (const [name, value] of Object.entries(server.data ?? {})) {
     await writeFile(join(folder, name), Buffer.from(value, 'base64'), { mode: 0o600 });
   }
-  const url = `https://127.0.0.1:${port}`;
+  const url = `https://${host}:${port}`;
   const peer = `http://127.0.0.1:${await freePort()}`;
   const start = () =>
     run('etcd', [
