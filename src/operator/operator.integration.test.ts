@@ -369,6 +369,7 @@ it.each([
     'deployment.apps/koschei-operator',
     'statefulset.apps/koschei-etcd',
     'poddisruptionbudget.policy/koschei-etcd',
+    'networkpolicy.networking.k8s.io/koschei-etcd',
     'pgclusters.koschei.dev',
   ]) {
     expect(stdout).toContain(name);

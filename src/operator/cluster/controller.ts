@@ -28,7 +28,7 @@ import { ActionError, executeOnKube, judgeError, type Outcome, subjectOf } from 
 import { failureOf } from '../failure.ts';
 import type { Failure } from '../instance/snapshot.ts';
 import { mergePatchOf } from '../status-patch.ts';
-import { authorityData, read } from './desired/secrets.ts';
+import { authorityData, authorityNotice, read } from './desired/secrets.ts';
 import { membersOf } from './members.ts';
 import { clusterIdOf, planCluster, restartMemory } from './plan.ts';
 import { type ClusterSnapshot, type EtcdFacts, type Installation, secretOf, sliceOf } from './snapshot.ts';
@@ -53,6 +53,8 @@ interface Remembered {
   conflicts: number;
   /** Revision of the request whose failure people were told last. */
   toldFailure: string | undefined;
+  /** When the end of the cluster's authority was looked at. */
+  authorityAt: number | undefined;
   readonly restarts: Map<string, number>;
 }
 
@@ -74,6 +76,7 @@ export function clusterReconciler(options: ClusterControllerOptions): Reconcile 
       failure: undefined,
       conflicts: 0,
       toldFailure: undefined,
+      authorityAt: undefined,
       restarts: new Map(),
     };
     memories.set(name, memory);
@@ -111,6 +114,7 @@ class Pass {
     const etcd = tenant === undefined ? unasked : await this.#o.etcd.observe(tenant);
     const snapshot = this.#snapshot(cluster, etcd);
     this.#noteTraffic(snapshot);
+    this.#noteAuthority(object, snapshot);
     const plan = planCluster({ ...snapshot, memory: this.#remembered() });
     let confirmed: ReadonlySet<string> | undefined;
     let status = plan.status;
@@ -187,6 +191,19 @@ class Pass {
     const leader = snapshot.etcd.known ? snapshot.etcd.value.view.leader?.value : undefined;
     const stale = slice !== undefined && staleEndpoints(slice, snapshot.pods, leader).length > 0;
     this.#memory.staleSince = stale ? (this.#memory.staleSince ?? this.#clock.monotonic()) : undefined;
+  }
+
+  /** Once a day. */
+  #noteAuthority(object: KubeObject, snapshot: ClusterSnapshot): void {
+    const { authorityAt } = this.#memory;
+    const now = this.#clock.monotonic();
+    const certificate = clusterAuthority(snapshot)?.cert;
+    if (certificate === undefined || (authorityAt !== undefined && now - authorityAt < dayMs)) return;
+    this.#memory.authorityAt = now;
+    const message = authorityNotice(certificate, caSecretName(this.#key.name), snapshot.now);
+    if (message === undefined) return;
+    this.#log.warn(message);
+    this.#o.events.record(object, { type: 'Warning', reason: 'AuthorityExpiring', message });
   }
 
   /** The actions of a plan made from a linearizable read of etcd. */
@@ -402,6 +419,7 @@ function clusterAuthority(snapshot: ClusterSnapshot): KeyPair | undefined {
 const outdated = (action: Action, what: string): ActionError =>
   new ActionError(subjectOf(action), new OutdatedError(`expected ${what}, found something newer`));
 
+const dayMs = 86_400_000;
 const causeOf = (error: unknown): unknown => (error instanceof ActionError ? error.cause : error);
 
 function must(tenant: Tenant | undefined): Tenant {

@@ -16,7 +16,7 @@ import { type Clock, type KubeClient, resources, sleep, type Worker } from '../.
 import type { Logger } from '../../log/logger.ts';
 import type { KeyPair } from '../../tls/certificates.ts';
 import type { Observed, UnknownReason } from '../action.ts';
-import { read } from '../cluster/desired/secrets.ts';
+import { authorityNotice, read } from '../cluster/desired/secrets.ts';
 import type { EtcdFacts } from '../cluster/snapshot.ts';
 import {
   enableAuthentication,
@@ -26,7 +26,7 @@ import {
   grantPrefix,
   versionOf,
 } from './administration.ts';
-import { AuthorityMissingError, ensureEtcdCredentials } from './managed.ts';
+import { AuthorityMissingError, ensureEtcdCredentials, managedEtcd } from './managed.ts';
 import { troubleOf } from './trouble.ts';
 import { isolatesUsers } from './versions.ts';
 
@@ -108,6 +108,8 @@ export class EtcdAccess implements Worker {
   #settled = false;
   /** The version of etcd that was last looked at. */
   #version: string | undefined;
+  /** When the end of its authority was looked at. */
+  #authorityAt: number | undefined;
   #loops: Promise<unknown> | undefined;
 
   constructor(options: EtcdAccessOptions) {
@@ -364,6 +366,7 @@ export class EtcdAccess implements Worker {
           const now = new Date(clock.now());
           const { authority, root } = await ensureEtcdCredentials(client, namespace, now, log);
           this.#authority = authority;
+          this.#noteAuthority(authority, now);
           await this.#keepAuthentication(this.#connectManaged(authority, root));
         } else {
           this.#managed ??= { identity: 'plain', etcd: connect({ endpoints, timeoutMs }) };
@@ -436,6 +439,15 @@ export class EtcdAccess implements Worker {
     this.#managed = connection;
     // Stores move over at their next use; only then is the former connection closed.
     if (former !== undefined && former !== connection) setTimeout(() => former.etcd.close(), 60_000).unref();
+  }
+
+  /** Says once a day that the authority is about to end. */
+  #noteAuthority({ cert }: KeyPair, now: Date): void {
+    const at = this.#o.clock.monotonic();
+    if (this.#authorityAt !== undefined && at - this.#authorityAt < 86_400_000) return;
+    this.#authorityAt = at;
+    const notice = authorityNotice(cert, managedEtcd.authoritySecret, now);
+    if (notice !== undefined) this.#o.log.warn(notice);
   }
 
   /** Says once per version that it does not keep clusters apart. */

@@ -6,7 +6,7 @@ import { createAuthority, issueCertificate, type KeyPair } from '../../../tls/ce
 import { tlsData } from '../../etcd/managed.ts';
 import { now } from '../../testing/model.ts';
 import type { AcceptedCluster } from '../snapshot.ts';
-import { appSecret, read, type TlsNeed, tlsNeeds, whyIssue } from './secrets.ts';
+import { appSecret, authorityNotice, read, type TlsNeed, tlsNeeds, whyIssue } from './secrets.ts';
 
 const cluster = (more: object = {}): AcceptedCluster => ({
   metadata: { name: 'shop', namespace: 'ns', uid: 'u' },
@@ -44,6 +44,16 @@ describe('the Secret of the application', () => {
   });
   it('outlives the PgCluster', () => {
     expect(secret.metadata.ownerReferences).toBeUndefined();
+  });
+});
+
+describe('an authority', () => {
+  it('that ends within a year is told of', async () => {
+    const { cert } = await createAuthority({ commonName: 'test', validDays: 3650, now });
+    expect(authorityNotice(cert, 'shop-ca', days(0))).toBeUndefined();
+    expect(authorityNotice(cert, 'shop-ca', days(3284))).toBeUndefined();
+    expect(authorityNotice(cert, 'shop-ca', days(3286))).toMatch(/shop-ca ends on .*36[34] days/);
+    expect(authorityNotice('no certificate', 'shop-ca', days(0))).toBeUndefined();
   });
 });
 

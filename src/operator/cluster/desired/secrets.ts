@@ -91,6 +91,27 @@ export const authorityData = (pair: { cert: string; key: string }): Record<strin
   [caKey.key]: encode(pair.key),
 });
 
+/** An authority's end is told of this long before, days: it is never renewed by itself. */
+const authorityNoticeDays = 365;
+
+/**
+ * What to say about an authority that ends within a year; undefined: nothing.
+ * @param certificate in PEM; one that cannot be read is not judged here
+ * @param secret where it is
+ */
+export function authorityNotice(certificate: string, secret: string, now: Date): string | undefined {
+  let end: Date;
+  try {
+    end = inspect(certificate).notAfter;
+  } catch {
+    return undefined;
+  }
+  const days = Math.floor((end.getTime() - now.getTime()) / 86_400_000);
+  return days >= authorityNoticeDays
+    ? undefined
+    : `The certificate authority in the Secret ${secret} ends on ${end.toISOString().slice(0, 10)} (${days} days), and every certificate of it with it. It is not renewed by itself: put a new one into the Secret before (docs/operations.md, "Credentials")`;
+}
+
 /** A TLS Secret that the cluster needs, and what is to be in it. */
 export interface TlsNeed {
   readonly secret: Secret;
