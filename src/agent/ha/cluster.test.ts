@@ -1003,7 +1003,7 @@ describe.each<[string, number, Partial<ConfigValue>]>([
   });
 });
 
-describe('a Postgres that starts slowly', () => {
+describe('a Postgres that starts slowly', { timeout: 60_000 }, () => {
   const eventAt = 10_000;
 
   /** Lets something happen to a quiet cluster; tells who is the primary in the end and when one was. */
