@@ -410,9 +410,16 @@ export class Agent {
 
   #member(): MemberValue {
     const facts = this.#facts();
-    const { me, database } = this.#o;
-    const { reign, operation, problem, syncProblem, refusedRequest } = this.#state;
+    const { me, database, routing } = this.#o;
+    const { reign, operation, syncProblem, refusedRequest } = this.#state;
     const o = facts.postgres.observation;
+    const overridden = o === undefined ? [] : o.overridden;
+    const problem =
+      this.#state.problem ??
+      database.problem ??
+      (overridden.length > 0
+        ? { reason: 'SettingOverridden', message: `overridden from elsewhere: ${overridden.join(', ')}` }
+        : routing.problem);
     const running = facts.postgres.process === 'running' && o !== undefined;
     const received = running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined;
     const leader = facts.dcs.view.leader?.value;
@@ -445,22 +452,7 @@ export class Agent {
             },
           }),
       ...(facts.applied === undefined ? {} : { configGeneration: facts.applied.generation }),
-      ...(problem === undefined
-        ? database.problem === undefined
-          ? {}
-          : { problem: database.problem }
-        : { problem }),
-      ...(o !== undefined &&
-      o.overridden.length > 0 &&
-      problem === undefined &&
-      database.problem === undefined
-        ? {
-            problem: {
-              reason: 'SettingOverridden',
-              message: `overridden from elsewhere: ${o.overridden.join(', ')}`,
-            },
-          }
-        : {}),
+      ...(problem === undefined ? {} : { problem }),
       ...(leads && syncProblem !== undefined ? { syncProblem } : {}),
       ...(leads && refusedRequest?.term === reign.term
         ? {

@@ -1,5 +1,5 @@
 import { annotation, label, leaderEndpointSliceName, podName, port } from '../api/names.ts';
-import { atVersion, type EndpointSlice, type KubeClient, resources } from '../kube/index.ts';
+import { atVersion, type EndpointSlice, isSubset, type KubeClient, resources } from '../kube/index.ts';
 import type { RoutingApi } from './routing.ts';
 
 export interface PodIdentity {
@@ -25,6 +25,20 @@ export function leaderEndpoint(pod: PodIdentity): Pick<EndpointSlice, 'endpoints
   };
 }
 
+/** What to write so that the slice points at this pod in this term; `later-term`: it is not this one's any more. Pure. */
+export function claimed(
+  found: EndpointSlice,
+  pod: PodIdentity,
+  term: number,
+): EndpointSlice | 'unchanged' | 'later-term' {
+  const { annotations } = found.metadata;
+  if (Number(annotations?.[annotation.term] ?? 0) > term) return 'later-term';
+  const wanted = leaderEndpoint(pod);
+  const ours = { [annotation.term]: String(term) };
+  if (isSubset(wanted, found) && isSubset(ours, annotations)) return 'unchanged';
+  return { ...found, metadata: { ...found.metadata, annotations: { ...annotations, ...ours } }, ...wanted };
+}
+
 const nobody: Pick<EndpointSlice, 'endpoints'> = { endpoints: [] };
 
 /** The two objects an agent may write: the slice of its cluster's `-rw` Service, and its own pod's label. */
@@ -35,20 +49,10 @@ export function kubeRouting(client: KubeClient, sliceApi: string, pod: PodIdenti
   return {
     claim: async (term) => {
       const found = await client.get(slices, slice, { timeoutMs });
-      if (Number(found.metadata.annotations?.[annotation.term] ?? 0) > term) return false;
+      const wanted = claimed(found, pod, term);
+      if (wanted === 'later-term') return false;
       // The resourceVersion that was read makes this a compare-and-swap: of two leaders the later term stays.
-      await client.update(
-        slices,
-        {
-          ...found,
-          metadata: {
-            ...found.metadata,
-            annotations: { ...found.metadata.annotations, [annotation.term]: String(term) },
-          },
-          ...leaderEndpoint(pod),
-        },
-        { timeoutMs },
-      );
+      if (wanted !== 'unchanged') await client.update(slices, wanted, { timeoutMs });
       return true;
     },
     release: async () => {

@@ -78,7 +78,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     address: environment.KOSCHEI_POD_IP,
     node: environment.KOSCHEI_NODE_NAME,
   };
-  const routing = new Routing(await routingApi(environment, pod, log), log);
+  const routing = new Routing(await routingApi(environment, pod, log), { now: bootTimeMs, log });
   const membership = new Membership({ etcd, keys, now: bootTimeMs, log });
 
   agent = new Agent({

@@ -7,15 +7,26 @@ export interface WantedRouting {
   readonly leads: { readonly term: number } | undefined;
 }
 
-/** The two writes to the Kubernetes API that an agent does. Both may fail for as long as the API is away. */
+/** What an agent says to the Kubernetes API. All of it may fail for as long as the API is away. */
 export interface RoutingApi {
   /**
-   * Points the `-rw` Service at this pod unless a later term did so already; `false`: leave it, a later term owns it.
+   * Points the `-rw` Service at this pod unless a later term did so already, and writes nothing if it points here;
+   * `false`: leave it, a later term owns it.
    */
   claim(term: number): Promise<boolean>;
   /** Takes this pod off the `-rw` Service if it is the one on it. */
   release(): Promise<void>;
   setRole(role: 'primary' | 'standby' | undefined): Promise<void>;
+}
+
+export interface RoutingOptions {
+  readonly log: Logger;
+  /** A clock in milliseconds that never goes back. */
+  readonly now: () => number;
+  /** The pause after a call that failed, ms. */
+  readonly retryMs?: number;
+  /** How often a leader looks whether the slice still points at it: somebody may have emptied it or made it anew, ms. */
+  readonly lookMs?: number;
 }
 
 /**
@@ -24,24 +35,34 @@ export interface RoutingApi {
  */
 export class Routing {
   readonly #api: RoutingApi;
-  readonly #log: Logger;
-  readonly #retryMs: number;
+  readonly #o: Required<RoutingOptions>;
   #wanted: WantedRouting = { role: undefined, leads: undefined };
-  #term: number | undefined;
+  /** The newest claim: of this term, asked when, and whether the slice points here since. */
+  #claim: { readonly term: number; readonly at: number; readonly granted: boolean | undefined } | undefined;
   #role: WantedRouting['role'] | 'unknown' = 'unknown';
   #busy = false;
   #failures = 0;
-  #claimed = false;
 
-  constructor(api: RoutingApi, log: Logger, retryMs = 500) {
+  constructor(api: RoutingApi, options: RoutingOptions) {
     this.#api = api;
-    this.#log = log;
-    this.#retryMs = retryMs;
+    this.#o = { retryMs: 500, lookMs: 5_000, ...options };
   }
 
+  /** To be called again and again: it looks at what is due. */
   want(wanted: WantedRouting): void {
     this.#wanted = wanted;
     if (!this.#busy) void this.#work();
+  }
+
+  /** Why clients of the `-rw` Service do not get here though they should. */
+  get problem(): { readonly reason: string; readonly message: string } | undefined {
+    const { leads } = this.#wanted;
+    if (leads === undefined || this.#claim?.term !== leads.term || this.#claim.granted !== false)
+      return undefined;
+    return {
+      reason: 'ServiceOfLaterTerm',
+      message: `the EndpointSlice of the -rw Service says that a later term than ${leads.term} owns it, so it does not lead here; if this primary is the right one, remove the annotation with the term`,
+    };
   }
 
   async #work(): Promise<void> {
@@ -49,15 +70,10 @@ export class Routing {
     try {
       for (;;) {
         const { role, leads } = this.#wanted;
-        if (leads !== undefined && this.#term !== leads.term) {
-          await this.#api.claim(leads.term);
-          this.#term = leads.term;
-          this.#claimed = true;
-          this.#log.info({ term: leads.term }, 'the -rw Service leads here');
-        } else if (leads === undefined && this.#claimed) {
+        if (leads !== undefined && this.#isDue(leads.term)) await this.#look(leads.term);
+        else if (leads === undefined && this.#claim !== undefined) {
           await this.#api.release();
-          this.#term = undefined;
-          this.#claimed = false;
+          this.#claim = undefined;
         } else if (role !== this.#role) {
           await this.#api.setRole(role);
           this.#role = role;
@@ -68,14 +84,31 @@ export class Routing {
     } catch (error) {
       this.#failures += 1;
       if (this.#failures === 1 || this.#failures % 60 === 0)
-        this.#log.warn(
+        this.#o.log.warn(
           { err: error, failures: this.#failures },
           'the Kubernetes API cannot be told who leads; clients with all hosts in their connection string still find the primary',
         );
       setTimeout(() => {
         this.#busy = false;
         this.want(this.#wanted);
-      }, this.#retryMs).unref();
+      }, this.#o.retryMs).unref();
     }
+  }
+
+  #isDue(term: number): boolean {
+    const last = this.#claim;
+    return last?.term !== term || last.granted === undefined || this.#o.now() - last.at >= this.#o.lookMs;
+  }
+
+  async #look(term: number): Promise<void> {
+    const { log, now } = this.#o;
+    const before = this.#claim?.term === term ? this.#claim.granted : undefined;
+    // Even a claim that nobody hears the end of may have happened, and is to be taken back.
+    this.#claim = { term, at: now(), granted: undefined };
+    const granted = await this.#api.claim(term);
+    this.#claim = { term, at: now(), granted };
+    if (granted === before) return;
+    if (granted) log.info({ term }, 'the -rw Service leads here');
+    else log.warn({ term }, 'a later term owns the -rw Service: it does not lead here');
   }
 }

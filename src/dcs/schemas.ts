@@ -133,9 +133,9 @@ export const configValue = z.object({
     .optional(),
   /**
    * The state of the cluster was lost, and a person has decided which instance goes on: it alone may found the cluster
-   * anew, on a timeline not below this one. What only others hold is given up.
+   * anew, on a timeline and in a term that are greater than these. What only others hold is given up.
    */
-  adopt: z.object({ instance: name, timeline }).optional(),
+  adopt: z.object({ instance: name, timeline, term: term.optional() }).optional(),
 });
 export type ConfigValue = z.infer<typeof configValue>;
 

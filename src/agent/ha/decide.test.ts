@@ -350,6 +350,11 @@ describe('bootstrap', () => {
     );
     expect(d.state.reign).toMatchObject({ stage: 'promote', lossAccepted: true });
     expect(decide(initialState(now), { kind: 'tick' }, nothingStored(lost(B.instance))).commands).toEqual([]);
+    // A later leader than this volume knows of has written the Service's slice.
+    const adopt = { instance: A.instance, timeline: 7, term: 9 };
+    const later = { ...lost(A.instance), view: { ...emptyView, config: stamp({ ...config(), adopt }, '1') } };
+    const above = decide(initialState(now), { kind: 'tick' }, nothingStored(later));
+    expect(write(above)?.leader.term).toBe(10);
   });
 
   it('is left to the one with that data', () => {

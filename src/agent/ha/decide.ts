@@ -1252,7 +1252,8 @@ function bootstrap(draft: Draft): void {
     );
   const me = { instance: facts.me.instance, dataId: volume.dataId };
   const founding = fresh && !chosen;
-  const term = founding ? 1 : Math.max(volume.promotedTerm + 1, 2);
+  // Never below a term in which a leader that nobody remembers may still call itself one.
+  const term = founding ? 1 : Math.max(volume.promotedTerm, config?.adopt?.term ?? 0, 1) + 1;
   draft.transact(
     {
       kind: 'bootstrap',

@@ -7,7 +7,7 @@ import { haConfig, sameConfig } from './desired/config.ts';
 import { pgInstance } from './desired/instances.ts';
 import { verifierOf } from './desired/password.ts';
 import { volumesOf } from './members.ts';
-import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
+import { type AcceptedCluster, type ClusterSnapshot, sliceOf } from './snapshot.ts';
 
 /** What was noted on a volume when its cluster was stopped. */
 const lastSeen = z.object({
@@ -57,7 +57,11 @@ export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, insta
   const published = [...view.members.values()].map(({ value }) => value.timeline);
   const seen = [cluster.status?.timeline, ...notes.map((note) => note?.timeline), ...published];
   const timeline = Math.max(1, ...seen.map((each) => each ?? 1)) + unseenTimelines;
-  const wanted = haConfig(cluster.spec, [instance], verifierOf(snapshot), { instance, timeline });
+  const wanted = haConfig(cluster.spec, [instance], verifierOf(snapshot), {
+    instance,
+    timeline,
+    ...lastTerm(snapshot),
+  });
   const because = `a person has decided to go on with ${instance}`;
   const found = instances.find((each) => each.metadata.name === instance);
   const present = view.config;
@@ -80,6 +84,12 @@ export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, insta
       because,
     ),
   ];
+}
+
+/** The term of the leader that wrote the `-rw` Service's slice last: it belongs to later terms only. */
+function lastTerm(snapshot: ClusterSnapshot): { term?: number } {
+  const term = Number(sliceOf(snapshot)?.metadata.annotations?.[annotation.term]);
+  return Number.isSafeInteger(term) && term > 0 ? { term } : {};
 }
 
 /** The decision is carried out: the annotation goes, so that it is not taken for one about a later loss. */

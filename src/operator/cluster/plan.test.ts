@@ -527,11 +527,18 @@ describe('adoption', () => {
   it('goes on with the volume that a person names, and gives the others their turn later', async () => {
     const model = await withoutState();
     const { metadata } = model.cluster;
+    const slice = model.objects.get('EndpointSlice/shop-rw-leader');
+    if (slice === undefined) throw new Error('there is no slice');
+    const annotations = { 'koschei.dev/term': '9' };
+    model.objects.set('EndpointSlice/shop-rw-leader', {
+      ...slice,
+      metadata: { ...slice.metadata, annotations },
+    });
     const decided = { ...metadata.annotations, 'koschei.dev/adopt-primary': 'shop-3' };
     model.cluster = { ...model.cluster, metadata: { ...metadata, annotations: decided } };
     await model.converge();
     expect([...model.instances.keys()]).toEqual(['shop-3']);
-    expect(model.config).toMatchObject({ members: ['shop-3'], adopt: { instance: 'shop-3' } });
+    expect(model.config).toMatchObject({ members: ['shop-3'], adopt: { instance: 'shop-3', term: 9 } });
     expect(model.config?.adopt?.timeline).toBeGreaterThan(3);
     model.initialized = true;
     await model.converge();
