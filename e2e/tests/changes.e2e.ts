@@ -175,6 +175,27 @@ describe('changes', () => {
   );
 
   scenario(
+    'a deleted Secret of the application comes back with a password that Postgres takes',
+    () => shop,
+    async () => {
+      const before = await shop.secret('shop-app', 'password');
+      const primary = await shop.knownPrimary();
+      const login = (password: string) =>
+        shop.exec(primary, [
+          ...['env', `PGPASSWORD=${password}`, 'PGCONNECT_TIMEOUT=3', 'PGSSLMODE=require'],
+          ...['psql', '-h', 'localhost', '-U', 'app', '-d', 'app', '-XAtqc', 'SELECT current_user'],
+        ]);
+      expect((await login(before)).trim()).toBe('app');
+      await kubectl(['-n', shop.namespace, 'delete', 'secret', 'shop-app']);
+      await eventually('a login with the new password', 60_000, async () => {
+        const now = await shop.secret('shop-app', 'password');
+        return now !== before && (await login(now)).trim() === 'app';
+      });
+      await expect(login(before)).rejects.toThrow(/password authentication failed/);
+    },
+  );
+
+  scenario(
     'volumes grow online',
     () => shop,
     async () => {
