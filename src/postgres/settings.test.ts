@@ -2,9 +2,10 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { instanceCount, PgClusterSpec } from '../api/pgcluster.ts';
 import { postgresPaths } from './paths.ts';
 import { synchronousStandbyNames } from './replication-names.ts';
-import { renderSettings, type SettingsSpec, withoutSettings } from './settings.ts';
+import { mostInstances, renderSettings, type SettingsSpec, withoutSettings } from './settings.ts';
 import { hasStandbySignal, setStandbySignal, writeSettings } from './settings-files.ts';
 
 const gibibyte = 2 ** 30;
@@ -40,31 +41,43 @@ test('owned settings stand last and win over the user', () => {
 test('what the user may want more of', () => {
   const wanted = {
     max_connections: 300,
-    max_wal_senders: '20',
+    max_wal_senders: '70',
     max_replication_slots: 4,
     wal_level: 'logical',
   };
   expect(renderSettings(spec({ parameters: wanted })).owned).toMatchObject({
     max_connections: '300',
-    max_wal_senders: '20',
-    max_replication_slots: '10',
+    max_wal_senders: '70',
+    max_replication_slots: '54',
     wal_level: 'logical',
   });
   expect(renderSettings(spec({ parameters: { max_connections: '20' } })).owned.max_connections).toBe('20');
+});
+
+test('there are walsenders and slots for the largest cluster, while all of it is being cloned', () => {
+  const replicas = PgClusterSpec.shape.replicas;
+  const most = { synchronous: 8, asynchronous: 16 };
+  expect(replicas.safeParse(most).success).toBe(true);
+  expect(replicas.safeParse({ ...most, synchronous: 9 }).success).toBe(false);
+  expect(replicas.safeParse({ ...most, asynchronous: 17 }).success).toBe(false);
+  expect(instanceCount(most)).toBe(mostInstances);
+  const { owned } = renderSettings(spec());
+  expect(Number(owned.max_wal_senders)).toBeGreaterThanOrEqual(2 * (mostInstances - 1));
+  expect(Number(owned.max_replication_slots)).toBeGreaterThanOrEqual(2 * (mostInstances - 1));
 });
 
 test('a standby takes the larger of the spec and its control file', () => {
   const atLeast = {
     max_connections: 200,
     max_worker_processes: 4,
-    max_wal_senders: 12,
+    max_wal_senders: 60,
     max_prepared_transactions: 5,
     max_locks_per_transaction: 64,
   };
   expect(renderSettings(spec({ atLeast, parameters: { max_connections: 50 } })).owned).toMatchObject({
     max_connections: '200',
     max_worker_processes: '8',
-    max_wal_senders: '12',
+    max_wal_senders: '60',
     max_prepared_transactions: '5',
   });
 });

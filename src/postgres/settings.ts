@@ -119,6 +119,15 @@ function checkParameters(parameters: Parameters): Record<string, string> {
   return checked;
 }
 
+/** The largest cluster that a PgCluster may ask for: a primary, 8 synchronous and 16 asynchronous standbys. */
+export const mostInstances = 1 + 8 + 16;
+/**
+ * Enough in every cluster: each instance streams through one walsender and is cloned through two, and has a slot besides
+ * that of the data before; a few are left for others. The same number whatever the size, because a change needs a
+ * restart of Postgres, and of all standbys before the primary: it costs about 1 MB of shared memory.
+ */
+const mostReplication = 2 * mostInstances + 4;
+
 /** What holds whatever the user says; values are written as `current_setting()` shows them. */
 function ownedSettings(
   spec: SettingsSpec,
@@ -149,8 +158,8 @@ function ownedSettings(
     // pg_rewind must know each page that changed.
     wal_log_hints: 'on',
     hot_standby: 'on',
-    max_wal_senders: atLeastOf('max_wal_senders', 10, atLeast?.max_wal_senders ?? 0),
-    max_replication_slots: atLeastOf('max_replication_slots', 10),
+    max_wal_senders: atLeastOf('max_wal_senders', mostReplication, atLeast?.max_wal_senders ?? 0),
+    max_replication_slots: atLeastOf('max_replication_slots', mostReplication),
     max_slot_wal_keep_size: megabytes(slotMegabytes(spec)),
     synchronous_standby_names: synchronousStandbyNames(spec.synchronousStandbys),
     primary_conninfo:
