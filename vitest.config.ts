@@ -19,6 +19,7 @@ export default defineConfig({
         test: {
           name: 'sim',
           include: ['sim/**/*.test.ts'],
+          testTimeout: 60_000,
           fileParallelism: false,
         },
       },
