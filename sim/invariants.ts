@@ -151,7 +151,8 @@ export class Invariants {
   startedAsPrimary(machine: Machine): void {
     this.#world.tell(machine, `Postgres runs as primary on timeline ${machine.disk.tip.branch.timeline}`);
     this.#keeps(machine, 'starts as primary', machine.agent?.state.reign?.term ?? 0);
-    this.#firstReads.set(machine, machine.disk.tip);
+    // Without the checkpoint that the start itself has written.
+    this.#firstReads.set(machine, machine.disk.tip.before ?? machine.disk.tip);
   }
 
   promoted(machine: Machine, parent: WalRecord, unreplayed: boolean): void {
@@ -182,7 +183,7 @@ export class Invariants {
     }
     this.#promotions.push({ term, timeline, machine, begin: tip });
     this.#keeps(machine, 'is promoted', term);
-    this.#firstReads.set(machine, tip);
+    this.#firstReads.set(machine, parent);
   }
 
   /** Clients are led to this primary. */
@@ -326,8 +327,6 @@ export class Invariants {
     this.#firstReads.delete(machine);
     const { sync, leader } = this.#world.etcd.view;
     if (sync?.value.mode !== 'sync' || leader?.value.instance !== machine.name) return;
-    // A promoted primary that was open as a standby showed its clients all of this already.
-    if (machine.postgres.startedAs === 'standby') return;
     const term = machine.agent?.state.reign?.term ?? 0;
     const commit = { number: 0, local: false, begunAt: this.#world.now };
     this.#promises.push({ commit, record, term, what: 'read', holders: this.#holders(machine) });

@@ -29,6 +29,28 @@ describe('the shipped decisions', () => {
   });
 });
 
+it('an asynchronous primary that is lost while its only standby is started anew is replaced by it', () => {
+  const config = { synchronous: 0, durability: 'required', fencing: 'fast' } as const;
+  const outcome = run(
+    { noise: 3, instances: 2, config, ttlMs: 6_000, faults: [] },
+    {
+      untilMs: 60_000,
+      prepare: (world) =>
+        world.at(10_000, () => {
+          const lost = world.machine(world.etcd.view.leader?.value.instance);
+          const standby = world.machines.find((m) => m !== lost);
+          if (lost === undefined || standby === undefined) throw new Error('there are not two instances');
+          standby.endAgent(3_000);
+          // The agent takes its key away when it ends, or its lease runs out.
+          world.etcd.forget(standby.name);
+          world.after(2_000, () => lost.losePower(10_000_000));
+        }),
+    },
+  );
+  expect(outcome).toMatchObject({ terms: 2 });
+  expect(outcome.violation).toBeUndefined();
+});
+
 describe('a schedule', () => {
   it('is the same story every time', () => {
     for (let seed = 1; seed <= 20; seed++) expect(story(schedule(seed))).toEqual(story(schedule(seed)));

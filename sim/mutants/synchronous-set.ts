@@ -250,6 +250,21 @@ export const synchronousSet: readonly Mutant[] = [
     flaws: { staleReads: (_present, known) => known },
   },
   {
+    name: 'takeover-lets-clients-in',
+    broken: 'a new primary lets clients in although a second member of the set may be behind it (S9)',
+    caughtBy: ['read-value-lost'],
+    profile: {
+      instances: 3,
+      config: { ...sync, synchronous: 2 },
+      only: ['slow-link', 'cut-link', 'isolate', 'lose-power', 'stall-agent', 'crash-postgres'],
+    },
+    rules: remembered((state) =>
+      state.reign?.open === false && state.reign.stage === 'promote'
+        ? { ...state, reign: { ...state.reign, open: true } }
+        : state,
+    ),
+  },
+  {
     name: 'clients-let-in-early',
     broken: 'a restarted primary lets clients in before the set holds what it began with (S9)',
     caughtBy: ['read-value-lost'],
