@@ -51,6 +51,32 @@ it('an asynchronous primary that is lost while its only standby is started anew 
   expect(outcome.violation).toBeUndefined();
 });
 
+it.each([
+  ['a shorter', 30_000, 6_000],
+  ['a longer', 6_000, 30_000],
+])('%s ttl is nothing to go by for a leader that has not heard of it', (_, ttlMs, toMs) => {
+  const config = { synchronous: 0, durability: 'required', fencing: 'fast' } as const;
+  const outcome = run(
+    { noise: 1, instances: 3, config, ttlMs, faults: [] },
+    {
+      untilMs: 80_000,
+      prepare: (world) =>
+        world.at(10_000, () => {
+          const { etcd, network } = world;
+          const { config: stored, leader } = etcd.view;
+          const primary = world.machine(leader?.value.instance);
+          if (stored === undefined || primary === undefined) throw new Error('there is no primary');
+          const timing = { ...stored.value.timing, ttlMs: toMs };
+          network.cut(network.etcd, primary.number, 70_000);
+          network.cut(primary.number, network.etcd, 70_000);
+          etcd.configure({ ...stored.value, generation: 2, timing });
+        }),
+    },
+  );
+  expect(outcome.violation).toBeUndefined();
+  expect(outcome.terms).toBe(2);
+});
+
 describe('a schedule', () => {
   it('is the same story every time', () => {
     for (let seed = 1; seed <= 20; seed++) expect(story(schedule(seed))).toEqual(story(schedule(seed)));

@@ -99,7 +99,8 @@ export class World {
   }
 
   get ttlMs(): number {
-    return shortestTtl(this.schedule.ttlMs);
+    // A leader may not yet have heard of another one.
+    return shortestTtl(Math.max(this.schedule.ttlMs, this.etcd.view.config?.value.timing.ttlMs ?? 0));
   }
 
   run(): Outcome {
