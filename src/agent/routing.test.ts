@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { annotation } from '../api/names.ts';
 import type { EndpointSlice } from '../kube/index.ts';
 import { settle } from '../kube/testing/fake-clock.ts';
@@ -85,13 +85,13 @@ describe('routing', () => {
   });
 
   it('takes back a claim whose end it has not heard of', async () => {
-    const { api, want } = start();
+    const { api, want, routing } = start();
     api.fails = true;
-    expect(await want(leading)).toEqual(['claim 6']);
+    // It is tried again for as long as it fails: how often depends on the machine.
+    expect(new Set(await want(leading))).toEqual(new Set(['claim 6']));
     api.fails = false;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    api.asked.length = 0;
-    expect(await want(following)).toContain('release');
+    routing.want(following);
+    await vi.waitFor(() => expect(api.asked).toContain('release'));
   });
 });
 
