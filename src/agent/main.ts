@@ -37,6 +37,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
 
   const etcd = await connectEtcd(environment);
   const keys = clusterKeys(namespace, cluster, environment.KOSCHEI_CLUSTER_ID);
+  const postgresLog = log.child({ part: 'postgres' });
   let agent: Agent | undefined;
   const tick = () => agent?.tick();
   const store = new ClusterStore({
@@ -44,7 +45,12 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     keys,
     now: bootTimeMs,
     silenceMs: watchSilenceMs,
-    onChange: tick,
+    onChange: () => {
+      const level = store.view.config?.value.logLevel ?? environment.KOSCHEI_LOG_LEVEL;
+      // A child does not follow its parent.
+      for (const each of [log, postgresLog]) each.level = level;
+      tick();
+    },
     onProblem: (message) => log.warn(message),
   });
   const peers = new Peers({
@@ -63,7 +69,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     hostOf,
     now: bootTimeMs,
     guard,
-    log: log.child({ part: 'postgres' }),
+    log: postgresLog,
     user: () => store.view.config?.value ?? { generation: 0, parameters: {}, hba: [] },
     leaderHistory: () => leaderHistory(store.view, peers),
     onChange: tick,
