@@ -54,6 +54,14 @@ export async function stateInEtcd(namespace: string): Promise<readonly KeyValue[
   return withEtcd(async (etcd) => (await etcd.readPrefix(`/koschei/${namespace}/`)).keys);
 }
 
+/** Whether the managed etcd knows a user and a role of this name. */
+export async function accessInEtcd(name: string): Promise<{ user: boolean; role: boolean }> {
+  return withEtcd(async ({ administration: { auth } }) => {
+    const [{ users }, { roles }] = [await auth.userList(), await auth.roleList()];
+    return { user: users.includes(name), role: roles.includes(name) };
+  });
+}
+
 /** Removes everything that etcd holds about the clusters of a namespace. */
 export async function forgetInEtcd(namespace: string): Promise<void> {
   await withEtcd((etcd) => etcd.transact([], [{ op: 'deletePrefix', key: `/koschei/${namespace}/` }]));

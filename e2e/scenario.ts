@@ -69,13 +69,13 @@ export async function healthyCluster(test: string, spec: PgClusterSpecInput): Pr
   }
 }
 
-/** Milliseconds that each route may be without an acknowledgement; the benchmark says how long it really takes. */
-const longestGapAllowed = 15_000;
-
-/** Fails when writes stood still for long on one of the routes. */
-export function expectShortGaps({ gaps }: LoadReport, of: readonly Route[] = routes): void {
-  for (const route of of)
-    expect(gaps[route]?.milliseconds, `gap of ${route}`).toBeLessThan(longestGapAllowed);
+/**
+ * Fails when writes stood still for longer than a fault explains.
+ * @param limit milliseconds that each route may be without an acknowledgement: about three times what
+ * docs/benchmarks.md says of the fault, because two cores are shared with everything else
+ */
+export function expectShortGaps({ gaps }: LoadReport, limit: number, of: readonly Route[] = routes): void {
+  for (const route of of) expect(gaps[route]?.milliseconds, `gap of ${route}`).toBeLessThan(limit);
 }
 
 /** The workloads of this process, for diagnostics. */
