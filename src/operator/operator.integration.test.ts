@@ -140,12 +140,12 @@ describe('the life of a cluster', () => {
   });
 
   it('says so when an object of its own has lost the label that it is known by, and goes on when it is back', async () => {
-    const ref = { namespace: 'default', name: 'shop-ca' };
+    const ref = { namespace: 'default', name: 'shop-app' };
     const mark = (value: string | null) =>
       world.client.mergePatch(resources.secrets, ref, {
         metadata: { labels: { 'koschei.dev/cluster': value } },
       });
-    const before = await secretOf('shop-ca');
+    const before = await secretOf('shop-app');
     await mark(null);
     const lost = await world.until('shop', 'it is said', (c) => condition(c, 'Accepted')?.status === 'False');
     expect(condition(lost, 'Accepted')).toMatchObject({ reason: 'NameTaken' });
@@ -154,7 +154,7 @@ describe('the life of a cluster', () => {
     await world.until('shop', 'all is well', (c) => condition(c, 'Accepted')?.status === 'True', {
       timeoutMs: 60_000,
     });
-    expect((await secretOf('shop-ca')).data).toEqual(before.data);
+    expect((await secretOf('shop-app')).data).toEqual(before.data);
   });
 
   it('writes nothing while nothing changes, although the primary beats', async () => {

@@ -340,7 +340,7 @@ function degradedCondition(
       type: 'Degraded',
       status: 'True',
       reason: 'SecretMissing',
-      message: `The Secret ${caSecretName(accepted.metadata.name)} (ca.crt and ca.key of the cluster's certificate authority) is gone or incomplete. No other authority is made: clients and instances go by this one. Certificates are not renewed until it is back: restore it from a backup (docs/operations.md, "Credentials", says what to do without one)`,
+      message: `The Secret ${caSecretName(accepted.metadata.name)} (ca.crt and ca.key of the cluster's certificate authority) is gone, incomplete, or without the label koschei.dev/cluster. No other authority is made: clients and instances go by this one. Certificates are not renewed until it is back: restore it from a backup (docs/operations.md, "Credentials", says what to do without one)`,
     };
   }
   if (traits.unwell.length === 0 && missing <= 0) {
