@@ -187,7 +187,11 @@ describe('a value with which Postgres does not start', () => {
       await shop.patch(parameters('900GB'));
       await shop.waitForCondition(
         'Progressing',
-        { status: 'True', reason: 'Updating', says: /Waiting for shop-\d to work again/ },
+        {
+          status: 'True',
+          reason: 'Updating',
+          says: /Waiting for shop-\d to (work again|carry out an order)/,
+        },
         90_000,
       );
       await shop.waitForCondition('Degraded', { status: 'True' }, soon);

@@ -1744,6 +1744,8 @@ describe('rejoining', () => {
     const failing = follower({ attempts: { start: 5, rewind: 0, clone: 0, promote: 0 } });
     expect(operation(tick(failing, off))?.do).toBe('clone');
     expect(operation(tick(failing, { ...off, peers: [] }))?.do).toBe('start');
+    // A copy that does not start either is not made again: it is not the data.
+    expect(operation(tick({ ...failing, freshCopy: true }, off))?.do).toBe('start');
     expect(tick({ ...failing, retryAt: now + 1 }, off).commands).toEqual([]);
   });
 

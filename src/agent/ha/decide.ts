@@ -407,6 +407,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
     case 'start':
       draft.set({
         attempts: { ...attempts, start: 0 },
+        freshCopy: undefined,
         // A Postgres that starts with names makes commits wait from the first one on.
         waitProved: operation.settings.synchronousNames.length > 0,
       });
@@ -447,7 +448,7 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
       draft.set({ attempts: { ...attempts, rewind: attempts.rewind + 1 } });
       return;
     case 'clone':
-      draft.set({ attempts: { start: 0, rewind: 0, clone: 0, promote: 0 } });
+      draft.set({ attempts: { start: 0, rewind: 0, clone: 0, promote: 0 }, freshCopy: true });
       // Whatever it was done for, an order to clone is thereby carried out.
       if (orderOf(draft)?.do === 'reclone') draft.set({ commandId: orderOf(draft)?.id });
       finishCommand(draft, 'the data directory was cloned anew');
@@ -1175,7 +1176,9 @@ function follow(draft: Draft): void {
   if (state.takeover !== undefined) return takeOver(draft, leader, sync);
   if (postgres.process === 'none') {
     if (draft.now < state.retryAt) return;
-    if (state.attempts.start >= 5 && clone(draft, leader.value, 'Postgres does not start')) return;
+    // Once only: a setting with which Postgres cannot start would have it copied for ever.
+    const copyMayHelp = state.attempts.start >= 5 && state.freshCopy !== true;
+    if (copyMayHelp && clone(draft, leader.value, 'Postgres does not start')) return;
     return draft.operate(
       { do: 'start', as: 'standby', settings: wantedSettings(state, facts) },
       `${leader.value.instance} leads`,

@@ -243,6 +243,8 @@ export interface HaState {
     readonly clone: number;
     readonly promote: number;
   };
+  /** The data directory was cloned, and Postgres has not run on it yet: another copy would not help it to start. */
+  readonly freshCopy?: true;
   /** Reigns in a row that ended because Postgres was not ready in time: each makes the next more patient. */
   readonly yielded: number;
   readonly retryAt: number;
