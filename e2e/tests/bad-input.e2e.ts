@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isInvalid } from '../../src/kube/index.ts';
 import { createAuthority, issueCertificate } from '../../src/tls/certificates.ts';
 import { imageName, kubectl } from '../cluster/cluster.ts';
+import { eventually } from '../kubernetes.ts';
 import { PostgresCluster } from '../postgres-cluster.ts';
 import { healthyCluster, scenario } from '../scenario.ts';
 
@@ -197,7 +198,7 @@ describe('a value with which Postgres does not start', () => {
       await shop.waitForCondition('Degraded', { status: 'True' }, soon);
       expect(await shop.knownPrimary()).toBe(primary);
       expect(await startTime()).toBe(started);
-      expect((await shop.status()).readyInstances).toBe(2);
+      await eventually('two ready instances', soon, async () => (await shop.status()).readyInstances === 2);
 
       await shop.patch(parameters(null));
       await shop.waitForCondition('Degraded', { status: 'False' }, 120_000);
