@@ -6,7 +6,7 @@ import type { Commit } from './postgres.ts';
 import { contains, history, type WalRecord } from './wal.ts';
 import type { World } from './world.ts';
 
-/** What must hold; the numbers are those of DESIGN section 6, of the rules R1 to R10 and of research/ha.md. */
+/** What must hold; where a name has a number R1 to R10, it is that of a rule in docs/high-availability.md. */
 export const invariants = {
   'no-acknowledged-commit-lost': 'invariant 2: a commit acknowledged synchronously is in every later primary',
   'late-acknowledgement': 'invariant 1: a primary of an older term acknowledges only what the newer one has',
