@@ -165,7 +165,7 @@ export const historyValue = z.object({
 });
 export type HistoryValue = z.infer<typeof historyValue>;
 
-/** Defaults of the leadership timing; DESIGN section "Timing". `ttl` may be changed by the spec. */
+/** Defaults of the leadership timing. `ttl` may be changed by the spec. */
 export const defaultTiming: Timing = {
   ttlMs: 6_000,
   heartbeatMs: 1_000,
