@@ -273,6 +273,18 @@ const sent = (w: Partial<LeaderWrite> = {}): Pick<HaState, 'transaction'> => ({
 });
 
 const settings = { synchronousNames: [name(B)], clientsAllowed: true };
+/** A candidate that has begun to stop its receiver. */
+const cuttingOff: Partial<HaState> = {
+  takeover: {
+    phase: 'stop-receiver',
+    since: now,
+    leaderRevision: '40',
+    syncRevision: '30',
+    why: '',
+    level: true,
+  },
+  ...doing({ do: 'stop-receiver', settings }),
+};
 const done = (sync: Partial<SyncValue> = { names: [B] }): TransactionOutcome => ({
   kind: 'done',
   revision: '60',
@@ -683,15 +695,7 @@ describe('fencing', () => {
 
   it('ends a takeover whose first step it interrupts: nobody will hear of the end of that', () => {
     const candidate = follower({
-      takeover: {
-        phase: 'stop-receiver',
-        since: now,
-        leaderRevision: '40',
-        syncRevision: '30',
-        why: '',
-        level: true,
-      },
-      ...doing({ do: 'stop-receiver', settings }),
+      ...cuttingOff,
     });
     const leftovers: PostgresFacts = { process: 'leftovers', since: now, walLost: false };
     const d = tick(candidate, { ...leading, leader: leaderOf(B), postgres: leftovers });
@@ -917,15 +921,7 @@ describe('standing for election', () => {
 
   it('is not tried again at once after a failure', () => {
     const trying = suspicious({
-      takeover: {
-        phase: 'stop-receiver',
-        since: now,
-        leaderRevision: '40',
-        syncRevision: '30',
-        why: '',
-        level: true,
-      },
-      ...doing({ do: 'stop-receiver', settings }),
+      ...cuttingOff,
     });
     const d = ended(trying, failure(), silent);
     expect(operation(d)?.do).not.toBe('stop-receiver');
