@@ -1,14 +1,14 @@
-import type {
-  Command,
-  Facts,
-  HaState,
-  Input,
-  LeaderWrite,
-  PeerAnswer,
-  PeerFacts,
-  TransactionOutcome,
-} from '../src/agent/ha/facts.ts';
-import { noDataId } from '../src/agent/ha/names.ts';
+import {
+  type Command,
+  type Facts,
+  type HaState,
+  type Input,
+  type LeaderWrite,
+  noDataId,
+  type PeerAnswer,
+  type PeerFacts,
+  type TransactionOutcome,
+} from '../src/agent/ha/index.ts';
 import { type ClusterView, emptyView, type MemberValue } from '../src/dcs/index.ts';
 import type { Machine } from './machine.ts';
 import type { Flaws } from './rules.ts';

@@ -1,4 +1,4 @@
-import type { Operation, OperationOutcome } from '../src/agent/ha/facts.ts';
+import type { Operation, OperationOutcome } from '../src/agent/ha/index.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
 

@@ -1,4 +1,4 @@
-import type { LeaderWrite, TransactionOutcome } from '../src/agent/ha/facts.ts';
+import type { LeaderWrite, TransactionOutcome } from '../src/agent/ha/index.ts';
 import {
   type ClusterView,
   type CommandValue,

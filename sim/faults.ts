@@ -1,4 +1,4 @@
-import type { LeaderWrite, Operation } from '../src/agent/ha/facts.ts';
+import type { LeaderWrite, Operation } from '../src/agent/ha/index.ts';
 import { type ConfigValue, defaultTiming } from '../src/dcs/index.ts';
 import { type Random, random } from './random.ts';
 

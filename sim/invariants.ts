@@ -1,4 +1,4 @@
-import type { LeaderWrite } from '../src/agent/ha/facts.ts';
+import type { LeaderWrite } from '../src/agent/ha/index.ts';
 import { type ClusterView, clockRateError } from '../src/dcs/index.ts';
 import { placeholderName, replicationName } from '../src/postgres/replication-names.ts';
 import type { Machine } from './machine.ts';

@@ -1,4 +1,4 @@
-import type { LeaderWrite, Operation, Volume } from '../src/agent/ha/facts.ts';
+import type { LeaderWrite, Operation, Volume } from '../src/agent/ha/index.ts';
 import { SimAgent } from './agent.ts';
 import { SimDatabase } from './database.ts';
 import { SimPostgres } from './postgres.ts';

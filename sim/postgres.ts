@@ -1,4 +1,4 @@
-import type { AppliedSettings, Observation, Settings } from '../src/agent/ha/facts.ts';
+import type { AppliedSettings, Observation, Settings } from '../src/agent/ha/index.ts';
 import { replicationName } from '../src/postgres/replication-names.ts';
 import type { Machine } from './machine.ts';
 import { append, contains, fork, type WalRecord } from './wal.ts';

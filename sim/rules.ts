@@ -1,4 +1,4 @@
-import { answerProbe, decide, fenceDeadline, initialState } from '../src/agent/ha/decide.ts';
+import { answerProbe, decide, fenceDeadline, initialState } from '../src/agent/ha/index.ts';
 import type { ClusterView } from '../src/dcs/index.ts';
 
 /** The shipped decisions, as the simulated driver calls them. A mutant puts something of its own around them. */

@@ -1,4 +1,4 @@
-import type { Volume } from '../../src/agent/ha/facts.ts';
+import type { Volume } from '../../src/agent/ha/index.ts';
 import { type Mutant, told } from './mutant.ts';
 
 const sync = { synchronous: 1, durability: 'required', fencing: 'fast' } as const;

@@ -1,4 +1,4 @@
-import type { Command, Facts, HaState, Input, LeaderWrite, Operation } from '../../src/agent/ha/facts.ts';
+import type { Command, Facts, HaState, Input, LeaderWrite, Operation } from '../../src/agent/ha/index.ts';
 import type { Profile } from '../faults.ts';
 import type { InvariantName } from '../invariants.ts';
 import type { Flaws, Rules } from '../rules.ts';

@@ -1,4 +1,4 @@
-import type { Facts, Observation, Settings } from '../../src/agent/ha/facts.ts';
+import type { Facts, Observation, Settings } from '../../src/agent/ha/index.ts';
 import { answered, type Mutant, operated, remembered, told, written } from './mutant.ts';
 
 const sync = { synchronous: 1, durability: 'required', fencing: 'fast' } as const;

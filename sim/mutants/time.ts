@@ -1,4 +1,4 @@
-import type { Facts } from '../../src/agent/ha/facts.ts';
+import type { Facts } from '../../src/agent/ha/index.ts';
 import { leaderGraceMs } from '../../src/dcs/index.ts';
 import { type Mutant, remembered, told } from './mutant.ts';
 

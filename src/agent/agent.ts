@@ -16,20 +16,25 @@ import type { Logger } from '../log/logger.ts';
 import { formatLsn, parseLsn } from '../postgres/index.ts';
 import type { Database } from './database.ts';
 import type { Guard } from './guard.ts';
-import { freshMs } from './ha/candidate.ts';
-import { answerProbe, decide, fenceDeadline, initialState } from './ha/decide.ts';
-import type {
-  Command,
-  Facts,
-  HaState,
-  Input,
-  LeaderWrite,
-  Me,
-  PeerAnswer,
-  TransactionOutcome,
-} from './ha/facts.ts';
-import { noDataId } from './ha/names.ts';
-import { nothingKnown, planSlots, rememberData } from './ha/slots.ts';
+import {
+  answerProbe,
+  type Command,
+  decide,
+  type Facts,
+  fenceDeadline,
+  freshMs,
+  type HaState,
+  type Input,
+  initialState,
+  type LeaderWrite,
+  type Me,
+  noDataId,
+  nothingKnown,
+  type PeerAnswer,
+  planSlots,
+  rememberData,
+  type TransactionOutcome,
+} from './ha/index.ts';
 import type { Membership } from './membership.ts';
 import type { PeerAddress, Peers } from './peers.ts';
 import type { Routing } from './routing.ts';

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import type { Certificates } from './certificates.ts';
-import type { PeerAnswer } from './ha/facts.ts';
+import type { PeerAnswer } from './ha/index.ts';
 import { decodeAnswer, encodeAnswer } from './peer-messages.ts';
 
 /** What the API asks of the agent. */

@@ -44,10 +44,10 @@ import type {
   OperationOutcome,
   PostgresFacts,
   Settings,
+  SlotPlan,
   Upstream,
   Volume,
-} from './ha/facts.ts';
-import type { SlotPlan } from './ha/slots.ts';
+} from './ha/index.ts';
 import { readAcceptedSettings, refusedByProgram, writeAcceptedSettings } from './user-settings.ts';
 
 /** What Postgres is to run with, besides what the decisions set. */

@@ -14,7 +14,7 @@ import {
 } from '../postgres/index.ts';
 import { readCertificates } from './certificates.ts';
 import type { Environment } from './environment.ts';
-import { provesLeadership } from './ha/candidate.ts';
+import { provesLeadership } from './ha/index.ts';
 import { Peers } from './peers.ts';
 
 /** The volume could not be initialised; `reason` becomes the condition's reason. */

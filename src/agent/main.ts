@@ -12,7 +12,7 @@ import { type Certificates, readCertificates, sameCertificates } from './certifi
 import { Database } from './database.ts';
 import { type Environment, readEnvironment } from './environment.ts';
 import { pipeGuard } from './guard.ts';
-import { provesLeadership } from './ha/candidate.ts';
+import { provesLeadership } from './ha/index.ts';
 import { InitError, initialise, reportTermination } from './init.ts';
 import { kubeRouting, type PodIdentity } from './kube-routing.ts';
 import { Membership } from './membership.ts';

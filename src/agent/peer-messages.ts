@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { formatLsn, parseLsn } from '../postgres/index.ts';
-import type { PeerAnswer } from './ha/facts.ts';
+import type { PeerAnswer } from './ha/index.ts';
 
 const lsn = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/i);
 

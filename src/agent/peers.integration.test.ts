@@ -4,7 +4,7 @@ import { afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { createAuthority, issueCertificate } from '../tls/certificates.ts';
 import { createApi } from './api.ts';
 import type { Certificates } from './certificates.ts';
-import type { PeerAnswer } from './ha/facts.ts';
+import type { PeerAnswer } from './ha/index.ts';
 import { Peers } from './peers.ts';
 
 const address = '127.0.0.1';

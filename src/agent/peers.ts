@@ -1,6 +1,6 @@
 import { Agent as HttpsAgent, request } from 'node:https';
 import type { Certificates } from './certificates.ts';
-import type { PeerAnswer, PeerFacts } from './ha/facts.ts';
+import type { PeerAnswer, PeerFacts } from './ha/index.ts';
 import { decodeAnswer, encodeAnswer } from './peer-messages.ts';
 
 /** Where another agent is reached: by address, checked by name. */

@@ -13,7 +13,7 @@ import {
 } from '../../dcs/index.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import { replayPatienceMs } from './candidate.ts';
-import { answerProbe, decide, divergence, fenceDeadline, initialState, wantedSettings } from './decide.ts';
+import { decide, initialState } from './decide.ts';
 import type {
   Command,
   Decision,
@@ -31,7 +31,11 @@ import type {
   Volume,
   Walsender,
 } from './facts.ts';
+import { fenceDeadline } from './fence.ts';
 import { noDataId } from './names.ts';
+import { answerProbe } from './probe.ts';
+import { divergence } from './rejoin.ts';
+import { wantedSettings } from './settings.ts';
 
 const now = 1_000_000;
 const ref = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });

@@ -1,0 +1,53 @@
+import type { LeaderValue, MemberRef } from '../../dcs/index.ts';
+import { formatLsn } from '../../postgres/lsn.ts';
+import type { Draft } from './draft.ts';
+import type { Facts, LeaderWrite, Reign } from './facts.ts';
+
+/** The write of the leader key that goes on with this reign (R1: every write of a leader is one). */
+export function rewrite(
+  draft: Draft,
+  reign: Reign,
+  kind: LeaderWrite['kind'],
+  change: Partial<LeaderValue> = {},
+): LeaderWrite {
+  const { facts } = draft;
+  const o = facts.postgres.observation;
+  const dataId = facts.volume.state === 'ready' ? facts.volume.dataId : '';
+  return {
+    kind,
+    leader: {
+      instance: facts.me.instance,
+      dataId,
+      bootId: facts.me.bootId,
+      term: reign.term,
+      timeline: reign.timeline,
+      phase: 'leading',
+      ...(o?.flushLsn === undefined || o.inRecovery ? {} : { lsn: formatLsn(o.flushLsn) }),
+      beat: reign.beat + 1,
+      address: facts.me.address,
+      members: memberList(facts),
+      ...change,
+    },
+    expectLeader: reign.revision,
+  };
+}
+
+/**
+ * Everybody who has announced data, and whoever was listed and has announced nothing since: an instance that is started
+ * anew is away for a moment, and must not lose its right to stand if the leader is lost just then.
+ */
+function memberList(facts: Facts): MemberRef[] {
+  const { view } = facts.dcs;
+  const config = view.config?.value;
+  const announced = [...view.members.values()].map(({ value: { instance, dataId } }) => ({
+    instance,
+    dataId,
+  }));
+  const away = (view.leader?.value.members ?? []).filter((m) => !view.members.has(m.instance));
+  const known = [...announced, ...away].filter(
+    (m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? true),
+  );
+  return facts.volume.state === 'ready'
+    ? [{ instance: facts.me.instance, dataId: facts.volume.dataId }, ...known]
+    : known;
+}

@@ -1,0 +1,43 @@
+import { freshMs, leaderAnswer, provesLeadership } from './candidate.ts';
+import type { Draft } from './draft.ts';
+import type { Facts, HaState, PeerAnswer } from './facts.ts';
+
+/** What this agent answers to a probe now: a proof of leadership is computed, never remembered. */
+export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
+  const o = facts.postgres.observation;
+  const running = facts.postgres.process === 'running' && o !== undefined && facts.now - o.at <= freshMs;
+  const { reign } = state;
+  const leads =
+    reign !== undefined &&
+    reign.stage === 'leading' &&
+    running &&
+    !o.inRecovery &&
+    facts.now < reign.deadline;
+  const standby = running && o.inRecovery;
+  return {
+    instance: facts.me.instance,
+    ...(facts.volume.state === 'ready' ? { dataId: facts.volume.dataId } : {}),
+    bootId: facts.me.bootId,
+    state: leads ? 'primary' : standby ? 'standby' : state.fencedTerm !== undefined ? 'fenced' : 'unknown',
+    term: reign?.term ?? state.fencedTerm ?? 0,
+    openMs: leads ? reign.deadline - facts.now : 0,
+    timeline: o?.timeline,
+    receivedLsn: running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined,
+    replayedLsn: running ? o.replayedLsn : undefined,
+    ...(standby && o.replaysLocalWal === true ? { replaysLocalWal: true } : {}),
+    checkpointed: false,
+    ancestors: [],
+  };
+}
+
+/** Notes when the leader key last changed and when its holder last proved that it leads. */
+export function observeLeader(draft: Draft): void {
+  const { facts, state } = draft;
+  const { leader } = facts.dcs.view;
+  if (leader === undefined) return;
+  if (state.leaderSeen?.revision !== leader.revision)
+    draft.set({ leaderSeen: { revision: leader.revision, at: draft.now } });
+  const peer = leaderAnswer(facts, leader.value);
+  if (peer !== undefined && provesLeadership(peer, leader.value) && peer.at > draft.state.proofAt)
+    draft.set({ proofAt: peer.at });
+}

@@ -1,0 +1,166 @@
+import type { MemberRef, SyncValue } from '../../dcs/index.ts';
+import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
+import { isFresh } from './candidate.ts';
+import type { Draft } from './draft.ts';
+import type { Facts, Observation, PeerAnswer, Reign } from './facts.ts';
+import { rewrite } from './leader-write.ts';
+import { includesMember, noDataId } from './names.ts';
+import { namesFor, sameNames, wantedSettings } from './settings.ts';
+import { type Candidate, planSyncSet } from './sync-set.ts';
+
+/** A synchronous standby is replaced when commits have waited this long for it, ms ... */
+const commitWaitLimitMs = 500;
+/** ... and its agent, asked every 250 ms, has not answered for this long, ms. */
+const agentSilenceMs = 750;
+/** A target further behind than this would make a switchover slow, bytes. */
+export const handoverLagBytes = 16n * 1024n * 1024n;
+
+/** A member of `sync` whose agent answers and whose Postgres is a standby. */
+export function livingSyncMember(draft: Draft, sync: SyncValue): MemberRef | undefined {
+  return livingSyncMembers(draft, sync)[0]?.member;
+}
+
+function livingSyncMembers(draft: Draft, sync: SyncValue): { member: MemberRef; answer: PeerAnswer }[] {
+  if (sync.mode !== 'sync') return [];
+  return sync.names.flatMap((member) => {
+    const peer = draft.facts.peers.get(member.instance);
+    const lives =
+      peer !== undefined &&
+      isFresh(draft.facts, peer) &&
+      peer.answer.dataId === member.dataId &&
+      peer.answer.state === 'standby';
+    return lives ? [{ member, answer: peer.answer }] : [];
+  });
+}
+
+/** A living member of `sync` that has little left to replay: what it needs for its promotion is not what is slow here. */
+export function levelSyncMember(draft: Draft, sync: SyncValue): MemberRef | undefined {
+  return livingSyncMembers(draft, sync).find(
+    ({ answer }) => (answer.receivedLsn ?? 0n) - (answer.replayedLsn ?? 0n) <= handoverLagBytes,
+  )?.member;
+}
+
+/** A member of `sync` that is said to live but has not yet been heard of by an agent that has just started. */
+export function unheardSyncMember(draft: Draft, sync: SyncValue): boolean {
+  const { dcs, peers } = draft.facts;
+  return (
+    sync.mode === 'sync' &&
+    sync.names.some(
+      (m) => dcs.view.members.get(m.instance)?.value.dataId === m.dataId && !peers.has(m.instance),
+    )
+  );
+}
+
+/** Rules R3 and R8: the next step towards the synchronous set that is wanted. True: it was taken. */
+export function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean {
+  const { state, facts } = draft;
+  const config = facts.dcs.view.config?.value;
+  // R3: until a change of `sync` is known to have happened or not, the names must hold for both.
+  if (config === undefined || state.transaction?.write.sync !== undefined) return false;
+  const applied = facts.applied;
+  const namesApplied = applied !== undefined && sameNames(applied.synchronousNames, state.syncNames);
+  const step = planSyncSet({
+    config,
+    stored: reign.sync,
+    names: state.syncNames,
+    namesApplied,
+    observation: namesApplied && o.overridden.length === 0 ? o : undefined,
+    candidates: rankCandidates(draft),
+    joining: state.joining,
+    waitProved: state.waitProved,
+    silent: silentMembers(facts, reign, o),
+  });
+  switch (step.step) {
+    case 'nothing':
+      draft.set({ syncProblem: step.problem });
+      return false;
+    case 'remember':
+      draft.set({ joining: step.joining });
+      return false;
+    case 'prove-wait':
+      draft.operate({ do: 'prove-wait' }, step.because);
+      return true;
+    case 'names':
+      draft.set({ syncNames: step.names, joining: step.joining });
+      draft.operate({ do: 'configure', settings: wantedSettings(draft.state, facts) }, step.because);
+      return true;
+    case 'store':
+      if (state.transaction !== undefined) return false;
+      draft.set({ joining: undefined });
+      draft.transact(
+        {
+          ...rewrite(draft, reign, 'sync'),
+          sync: { term: reign.term, mode: step.mode, names: [...step.members] },
+        },
+        step.because,
+      );
+      return true;
+  }
+}
+
+/**
+ * Members of `sync` for whom commits wait while their agents do not answer: on a dead node a connection looks alive
+ * until `wal_sender_timeout`.
+ */
+function silentMembers(facts: Facts, reign: Reign, o: Observation): string[] {
+  if (o.commitWaitMs < commitWaitLimitMs) return [];
+  return reign.sync.names
+    .filter((m) => facts.now - (facts.peers.get(m.instance)?.at ?? 0) > agentSilenceMs)
+    .map((m) => m.dataId);
+}
+
+/** Known members that could be synchronous, best first: a switchover's target, then other nodes, then by position. */
+function rankCandidates(draft: Draft): Candidate[] {
+  const { facts, state } = draft;
+  const config = facts.dcs.view.config?.value;
+  const target = state.handover?.target?.instance;
+  const position = (dataId: string) =>
+    facts.postgres.observation?.walsenders.find((w) => w.applicationName === replicationName(dataId))
+      ?.flushLsn ?? 0n;
+  return (
+    [...facts.dcs.view.members.values()]
+      .map((m) => m.value)
+      .filter((m) => m.instance !== facts.me.instance && (config?.members.includes(m.instance) ?? false))
+      // Who has no data yet announces a data id that is nobody's.
+      .filter((m) => m.dataId !== noDataId)
+      .map((m) => ({
+        instance: m.instance,
+        dataId: m.dataId,
+        apart: m.node !== facts.me.node,
+        target: m.instance === target,
+      }))
+      .sort(
+        (a, b) =>
+          Number(b.instance === target) - Number(a.instance === target) ||
+          Number(position(b.dataId) - position(a.dataId)) ||
+          a.instance.localeCompare(b.instance),
+      )
+  );
+}
+
+/** A standby that streams and whose agent answers. */
+export function livingStandby(draft: Draft): MemberRef | undefined {
+  const { facts } = draft;
+  return rankCandidates(draft).find((c) => {
+    const peer = facts.peers.get(c.instance);
+    const streams = facts.postgres.observation?.walsenders.some(
+      (w) => w.applicationName === replicationName(c.dataId) && w.state === 'streaming',
+    );
+    return streams === true && peer !== undefined && isFresh(facts, peer) && peer.answer.state === 'standby';
+  });
+}
+
+/**
+ * The names right after a takeover: those of the stored set (R4), and first a living standby that will replace them, so
+ * that its walsender starts with its final priority. Without proof that commits wait, a placeholder holds them.
+ */
+export function namesAfterTakeover(draft: Draft, sync: SyncValue): readonly string[] {
+  if (sync.mode === 'async') return [];
+  const stored = namesFor(sync);
+  const first = rankCandidates(draft).find(
+    (c) =>
+      c.apart && !includesMember(sync.names, c) && isFresh(draft.facts, draft.facts.peers.get(c.instance)),
+  );
+  const ahead = draft.state.waitProved ? [] : [placeholderName];
+  return [...new Set([...ahead, ...(first === undefined ? [] : [replicationName(first.dataId)]), ...stored])];
+}
