@@ -169,7 +169,7 @@ describe('changes', () => {
         const at = now();
         try {
           await scale(0);
-          await eventually('one standby', 60_000, async () => {
+          await eventually('one standby', 120_000, async () => {
             await sweepDeadPods(shop.namespace);
             return (await shop.pods()).length === 2;
           });
