@@ -336,10 +336,11 @@ export class SimAgent {
         return heard ? unknown('etcd has no leader') : undefined;
       }
       if (etcd.fullUntil > world.now) return heard ? unknown('mvcc: database space exceeded') : undefined;
+      const before = etcd.view;
       const outcome = etcd.execute(write);
       if (outcome.kind === 'done') {
         if (world.telling && !heard) world.tell(this.#machine, `the late "${write.kind}" is carried out`);
-        world.invariants.written(this.#machine, write, sentAt);
+        world.invariants.written(this.#machine, write, sentAt, before);
       }
       if (!heard) return;
       if (fate?.fate === 'answer-lost' || network.openAt(network.etcd, me) > world.now)

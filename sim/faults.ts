@@ -93,6 +93,8 @@ export type Fault = { readonly at: number } /** kill -9 of Postgres's postmaster
       readonly synchronous: number;
       readonly durability: ConfigValue['durability'];
     }
+  /** The spec says of this instance that it never leads, or no longer so. */
+  | { readonly kind: 'bar'; readonly who: InstanceNumber; readonly noFailover: boolean }
   | { readonly kind: 'order'; readonly who: InstanceNumber; readonly do: 'restart' | 'reclone' }
 );
 
@@ -105,6 +107,10 @@ export interface Schedule {
   readonly instances: number;
   readonly config: Pick<ConfigValue, 'synchronous' | 'durability' | 'fencing'>;
   readonly ttlMs: number;
+  /** Instances that never lead. Schedules that were written down earlier do not say it. */
+  readonly noFailover?: readonly InstanceNumber[];
+  /** Priorities of the instances, in their order; the usual one for those beyond. */
+  readonly priorities?: readonly number[];
   readonly faults: readonly Fault[];
 }
 
@@ -113,6 +119,7 @@ export interface Profile {
   readonly instances?: number;
   readonly config?: Partial<Schedule['config']>;
   readonly ttlMs?: number;
+  readonly noFailover?: readonly InstanceNumber[];
   /** Kinds of faults that come often. */
   readonly favour?: readonly FaultKind[];
   /** No other kinds. */
@@ -151,6 +158,7 @@ const weights: Readonly<Record<FaultKind, number>> = {
   'restore-backup': 1,
   switchover: 5,
   reconfigure: 1,
+  bar: 1,
   order: 2,
 };
 const kinds = Object.keys(weights) as FaultKind[];
@@ -166,6 +174,11 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
     ...profile.config,
   } as const;
   const ttlMs = profile.ttlMs ?? r.pick([defaultTiming.ttlMs, 4_000]);
+  // A stream of its own: what happens else does not depend on it.
+  const o = random(seed, 4);
+  const spare = instances - 1 - config.synchronous;
+  const noFailover = profile.noFailover ?? (spare > 0 && o.chance(0.2) ? [o.between(0, instances - 1)] : []);
+  const priorities = o.chance(0.3) ? Array.from({ length: instances }, () => o.pick([0, 50, 100])) : [];
   const end = calmBefore + r.between(500, 7_000);
   const faults: Fault[] = [];
   const count = r.pick([1, 2, 3, 4, 5, 6, 8, 10]);
@@ -177,7 +190,8 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
       bursts && i > 0 && !r.chance(0.2) ? Math.min(end, at + r.between(0, 300)) : r.between(calmBefore, end);
     faults.push(fault(r, pickKind(r, profile), at, instances));
   }
-  return { noise: seed, instances, config, ttlMs, faults: faults.toSorted((a, b) => a.at - b.at) };
+  const inOrder = faults.toSorted((a, b) => a.at - b.at);
+  return { noise: seed, instances, config, ttlMs, noFailover, priorities, faults: inOrder };
 }
 
 function pickKind(r: Random, profile: Profile): FaultKind {
@@ -283,6 +297,8 @@ function fault(r: Random, kind: FaultKind, at: number, instances: number): Fault
         synchronous: r.between(0, instances - 1),
         durability: r.pick(['required', 'preferred'] as const),
       };
+    case 'bar':
+      return { at, kind, who: anybody(), noFailover: r.chance(0.7) };
     case 'order':
       return { at, kind, who: anybody(), do: r.pick(['restart', 'reclone'] as const) };
   }

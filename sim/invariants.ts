@@ -27,6 +27,7 @@ export const invariants = {
   'usable-data': 'S12: a tainted or empty data directory is never started',
   'newest-copy-kept': 'S13: data is thrown away only while all that was acknowledged is elsewhere',
   'level-hand-over': 'a leader that hands over has stopped and left nothing behind',
+  'may-lead': 'who may not lead (noFailover) neither takes over nor is chosen to be synchronous',
   liveness: 'invariant 11: when the faults are over there is a primary, and everybody streams from it',
 } as const;
 export type InvariantName = keyof typeof invariants;
@@ -65,6 +66,8 @@ export class Invariants {
   readonly #promotions: Promotion[] = [{ term: 1, timeline: 1 } as Promotion];
   /** Which boots have written the leader key in which term. */
   readonly #wins = new Map<number, Set<string>>();
+  /** Since when the configuration says that an instance may not lead; 0: from the beginning. */
+  readonly #barredSince = new Map<string, number>();
   /** By boot: when the newest write of the leader key that was carried out was sent. */
   readonly #heartbeats = new Map<string, number>();
   #checkedSync: string | undefined;
@@ -104,12 +107,32 @@ export class Invariants {
 
   // ------------------------------------------------------------------------------------------- leadership
 
-  /** A transaction of a leader or candidate was carried out. */
-  written(machine: Machine, write: LeaderWrite, sentAt: number): void {
+  /** The configuration says from now on whether this one may lead. */
+  barred(machine: Machine, noFailover: boolean): void {
+    if (noFailover) this.#barredSince.set(machine.name, this.#world.now);
+    else this.#barredSince.delete(machine.name);
+  }
+
+  #mayLead(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
+    const since = this.#barredSince.get(machine.name);
+    // The read that a takeover rests on is half a second old at its beginning, and it lasts 3 s at the most.
+    if (write.kind === 'take' && since !== undefined && sentAt - since > 4_000)
+      this.violated('may-lead', `${machine.name} takes over, and may not`);
+    if (write.kind !== 'sync' || write.sync?.mode !== 'sync') return;
+    const known = before.sync?.value.names.map((m) => m.instance) ?? [];
+    const added = write.sync.names.find((m) => !known.includes(m.instance));
+    // Whoever leads has known from its first configuration what was so from the beginning.
+    if (added !== undefined && this.#barredSince.get(added.instance) === 0)
+      this.violated('may-lead', `${added.instance} is made synchronous, and may not lead`);
+  }
+
+  /** A transaction of a leader or candidate was carried out; `before`: what etcd held until then. */
+  written(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
+    this.#mayLead(machine, write, sentAt, before);
     const { term, bootId, phase } = write.leader;
-    const before = this.#world.lastTerm;
-    if (term < before)
-      this.violated('unique-term', `${machine.name} writes term ${term} after term ${before}`);
+    const { lastTerm } = this.#world;
+    if (term < lastTerm)
+      this.violated('unique-term', `${machine.name} writes term ${term} after term ${lastTerm}`);
     const holders = this.#wins.get(term);
     if ((write.kind === 'take' || write.kind === 'new-term') && holders !== undefined)
       this.violated(
@@ -411,7 +434,8 @@ export class Invariants {
     const ids = this.#world.machines.filter((m) => m.disk.state === 'ready').map((m) => m.disk.dataId);
     if (leader === undefined || sync === undefined)
       return !this.#world.machines.some((m) => m.disk.state === 'ready' && m.disk.bootstrap);
-    const may = [leader.value, ...(sync.value.mode === 'sync' ? sync.value.names : leader.value.members)];
+    const others = sync.value.mode === 'sync' ? sync.value.names : leader.value.members;
+    const may = [leader.value, ...others.filter((m) => !this.#barredSince.has(m.instance))];
     return !may.some((m) => ids.includes(m.dataId));
   }
 }

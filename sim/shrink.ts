@@ -58,7 +58,15 @@ function withFewerInstances(schedule: Schedule): Schedule {
   const faults = schedule.faults.filter((f) =>
     'from' in f ? there(f.from) && there(f.to) : 'who' in f ? there(f.who) : !('to' in f) || there(f.to),
   );
-  return { ...schedule, instances, config: { ...schedule.config, synchronous }, faults };
+  // With fewer that may lead than are asked for, nothing could get well.
+  const noFailover = schedule.noFailover?.filter((n) => n < instances).slice(0, instances - 1 - synchronous);
+  return {
+    ...schedule,
+    instances,
+    config: { ...schedule.config, synchronous },
+    ...(noFailover === undefined ? {} : { noFailover }),
+    faults,
+  };
 }
 
 /** The same fault, but less of it. */

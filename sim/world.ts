@@ -87,6 +87,10 @@ export class World {
     );
     this.invariants = new Invariants(this);
     this.etcd = new SimEtcd(this.#config(), () => this.#changed());
+    for (const number of schedule.noFailover ?? []) {
+      const machine = this.machines[number];
+      if (machine !== undefined) this.invariants.barred(machine, true);
+    }
     for (const machine of this.machines) this.at(this.noise.between(0, 200), () => machine.powerOn());
     for (const fault of schedule.faults) this.at(fault.at, () => this.#happens(fault));
     this.#serveClients();
@@ -184,8 +188,25 @@ export class World {
       members: this.machines.map((m) => m.name),
       parameters: {},
       hba: [],
+      instances: Object.fromEntries(
+        this.machines.map(({ name, number }) => [
+          name,
+          {
+            ...(this.schedule.noFailover?.includes(number) ? { noFailover: true } : {}),
+            ...(this.schedule.priorities?.[number] === undefined
+              ? {}
+              : { priority: this.schedule.priorities[number] }),
+          },
+        ]),
+      ),
       logLevel: 'info',
     };
+  }
+
+  /** As the operator refuses it: with fewer that may lead, the set could never be complete. */
+  #isAllowed({ synchronous, instances = {} }: ConfigValue): boolean {
+    const barred = Object.values(instances).filter((each) => each.noFailover === true).length;
+    return barred <= this.machines.length - 1 - synchronous;
   }
 
   // ------------------------------------------------------------------------------------------- what goes on
@@ -266,8 +287,10 @@ export class World {
           const config = etcd.view.config?.value;
           if (config === undefined) return;
           const { synchronous, durability } = fault;
+          const next = { ...config, generation: config.generation + 1, synchronous, durability };
+          if (!this.#isAllowed(next)) return;
           if (synchronous === 0 || config.synchronous === 0) this.reconfigured = true;
-          etcd.configure({ ...config, generation: config.generation + 1, synchronous, durability });
+          etcd.configure(next);
           return;
         }
       }
@@ -348,6 +371,17 @@ export class World {
         return machine.loseVolume(fault.for, false);
       case 'restore-backup':
         return machine.loseVolume(fault.for, true);
+      case 'bar': {
+        const config = etcd.view.config?.value;
+        if (config === undefined) return;
+        const options = { ...config.instances?.[machine.name], noFailover: fault.noFailover };
+        const instances = { ...config.instances, [machine.name]: options };
+        const next = { ...config, generation: config.generation + 1, instances };
+        if (!this.#isAllowed(next)) return;
+        etcd.configure(next);
+        this.invariants.barred(machine, fault.noFailover);
+        return;
+      }
       case 'order':
         this.#requests += 1;
         return etcd.order(machine.name, { id: `order-${this.#requests}`, do: fault.do });

@@ -1,7 +1,18 @@
+import type { Facts, HaState } from '../../src/agent/ha/index.ts';
 import { answered, type Mutant, operated, remembered, told, written } from './mutant.ts';
 
 const sync = { synchronous: 1, durability: 'required', fencing: 'fast' } as const;
 const async_ = { synchronous: 0, durability: 'required', fencing: 'fast' } as const;
+
+/** The configuration without what it says of single instances, where it is so. */
+const withoutOptions =
+  (where: (facts: Facts, state: HaState) => boolean) =>
+  (facts: Facts, state: HaState): Facts => {
+    const { config } = facts.dcs.view;
+    if (config === undefined || !where(facts, state)) return facts;
+    const { instances: _, ...value } = config.value;
+    return { ...facts, dcs: { ...facts.dcs, view: { ...facts.dcs.view, config: { ...config, value } } } };
+  };
 
 /** R1, R5, R6, R10: who leads, since when, and in which term. */
 export const leadership: readonly Mutant[] = [
@@ -144,6 +155,25 @@ export const leadership: readonly Mutant[] = [
       const { handover: _, ...rest } = state;
       return { ...rest, reign: { ...reign, barrier: false, stage: 'start', open: true } };
     }),
+  },
+  {
+    name: 'barred-stands',
+    broken: 'an instance that may not lead (noFailover) stands for election',
+    caughtBy: ['may-lead'],
+    profile: {
+      instances: 3,
+      noFailover: [2],
+      config: { ...sync, synchronous: 1 },
+      favour: ['bar', 'lose-power'],
+    },
+    rules: told(withoutOptions((facts) => facts.postgres.startedAs === 'standby')),
+  },
+  {
+    name: 'barred-chosen',
+    broken: 'an instance that may not lead (noFailover) is made synchronous',
+    caughtBy: ['may-lead'],
+    profile: { instances: 3, noFailover: [2], config: sync, favour: ['lose-power'] },
+    rules: told(withoutOptions((_, state) => state.reign !== undefined)),
   },
   {
     name: 'hands-over-running',

@@ -70,6 +70,21 @@ const Failover = z.object({
   }),
 });
 
+/** Every instance that a cluster can have: a primary, 8 synchronous and 16 asynchronous standbys. */
+const maxInstances = 25;
+
+const InstanceOptions = z.object({
+  name: z.string().min(1).max(63).meta({ description: 'The instance, for example `shop-2`.' }),
+  noFailover: z.boolean().default(false).meta({
+    description:
+      'Never becomes the primary, and is never synchronous. A present primary leads on until it is lost or hands over.',
+  }),
+  priority: z.int().min(0).max(100).optional().meta({
+    description:
+      'Among standbys that are equally safe to choose, those of a higher priority become synchronous and primary first. 50 if left out.',
+  }),
+});
+
 const Service = z.object({
   type: z
     .enum(['ClusterIP', 'NodePort', 'LoadBalancer'])
@@ -93,6 +108,16 @@ export const PgClusterSpec = z
         'What happens to commits while too few synchronous standbys are up. `required`: they wait, nothing acknowledged can be lost. `preferred`: they go on without.',
     }),
     failover: Failover.prefault({}).meta({ description: 'How a lost primary is replaced.' }),
+    instances: z
+      .array(InstanceOptions)
+      .max(maxInstances)
+      .optional()
+      .meta({
+        description:
+          'Options of single instances, by their names. Nothing is restarted for a change of them.',
+        'x-kubernetes-list-type': 'map',
+        'x-kubernetes-list-map-keys': ['name'],
+      }),
     storage: Storage.meta({ description: 'The volumes of each instance.' }),
     resources: Resources.optional().meta({ description: 'CPU and memory of each Postgres container.' }),
     etcd: Etcd.optional().meta({

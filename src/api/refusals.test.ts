@@ -7,6 +7,7 @@ import {
   RefusedError,
   readSpec,
   refuseChange,
+  validateInstanceNames,
   validateName,
   validateSpec,
 } from './refusals.ts';
@@ -14,6 +15,15 @@ import {
 const spec = (change: Partial<PgClusterSpecInput> = {}): PgClusterSpec =>
   PgClusterSpec.parse({ storage: { size: '10Gi' }, ...change });
 const withParameters = (parameters: Record<string, string>) => spec({ postgres: { parameters } });
+
+describe('validateInstanceNames', () => {
+  it('wants names that instances of this cluster have or can get', () => {
+    const named = (name: string) => validateInstanceNames('shop', spec({ instances: [{ name }] }));
+    expect(named('shop-12')).toEqual([]);
+    for (const name of ['shop', 'shop-0', 'shop-x', 'bar-1', 'shop-1-0'])
+      expect(named(name)).toMatchObject([{ field: 'spec.instances[0].name', found: `"${name}"` }]);
+  });
+});
 
 describe('validateSpec', () => {
   it('accepts the smallest spec and a large one', () => {
@@ -112,6 +122,21 @@ describe('validateSpec', () => {
         resources: { limits: { memory: '1Gi' } },
       },
       'spec.postgres.parameters[shared_buffers]',
+    ],
+    [
+      'more instances that never lead than there are asynchronous standbys',
+      { instances: ['shop-2', 'shop-3'].map((name) => ({ name, noFailover: true })) },
+      'spec.instances',
+    ],
+    [
+      'a priority of an instance that never leads',
+      { instances: [{ name: 'shop-2', noFailover: true, priority: 3 }] },
+      'spec.instances[0].priority',
+    ],
+    [
+      'two entries for one instance',
+      { instances: [{ name: 'shop-2' }, { name: 'shop-2', priority: 3 }] },
+      'spec.instances[1].name',
     ],
     [
       'a label with spaces',

@@ -1,7 +1,13 @@
 import { BlockList, isIP } from 'node:net';
 import type { z } from 'zod';
 import type { ConditionReason } from './conditions.ts';
-import { clusterNamePattern, isReservedLabel, maxClusterNameLength } from './names.ts';
+import {
+  clusterNamePattern,
+  instanceName,
+  isReservedLabel,
+  maxClusterNameLength,
+  ordinalOf,
+} from './names.ts';
 import { safeSynchronousCommit, whyOwned } from './owned-parameters.ts';
 import { PgClusterSpec } from './pgcluster.ts';
 import { parseQuantity } from './quantity.ts';
@@ -93,6 +99,60 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
     ...annotations('spec.service.annotations', spec.service.annotations),
     ...(spec.placement.tolerations ?? []).flatMap((entry, index) => toleration(entry, index)),
     ...(spec.etcd?.endpoints ?? []).flatMap((endpoint, index) => etcdEndpoint(endpoint, index)),
+    ...instanceOptions(spec),
+  ];
+}
+
+/** Options of instances that no cluster of this name can have. */
+export function validateInstanceNames(cluster: string, spec: PgClusterSpec): Refusal[] {
+  return (spec.instances ?? []).flatMap(({ name }, index) =>
+    ordinalOf(cluster, name) !== undefined
+      ? []
+      : [
+          invalid(
+            `spec.instances[${index}].name`,
+            `an instance of this cluster, such as ${instanceName(cluster, 2)}`,
+            quote(name),
+            'correct it: `kubectl get pgi` lists the names',
+          ),
+        ],
+  );
+}
+
+function instanceOptions({ instances = [], replicas }: PgClusterSpec): Refusal[] {
+  const names = instances.map(({ name }) => name);
+  const barred = instances.filter(({ noFailover }) => noFailover);
+  return [
+    ...instances.flatMap(({ name, noFailover, priority }, index) => {
+      const field = `spec.instances[${index}]`;
+      const twice = names.indexOf(name) < index;
+      return [
+        ...(twice
+          ? [invalid(`${field}.name`, 'each instance once', quote(name), 'put its options into one entry')]
+          : []),
+        ...(noFailover && priority !== undefined
+          ? [
+              invalid(
+                `${field}.priority`,
+                'nothing beside noFailover',
+                String(priority),
+                'remove one of the two: who never becomes the primary has no priority for it',
+              ),
+            ]
+          : []),
+      ];
+    }),
+    // Else the set of synchronous standbys could never be complete, or nobody take over.
+    ...(barred.length > replicas.asynchronous
+      ? [
+          invalid(
+            'spec.instances',
+            `noFailover for at most ${replicas.asynchronous} instances, as many as there are asynchronous standbys`,
+            String(barred.length),
+            'take noFailover from one, or ask for more asynchronous standbys (spec.replicas.asynchronous)',
+          ),
+        ]
+      : []),
   ];
 }
 

@@ -113,6 +113,13 @@ export const timing = z.object({
 });
 export type Timing = z.infer<typeof timing>;
 
+/** What may be said of one instance; see `src/agent/ha/options.ts` for what it means. */
+export const instanceOptions = z.object({
+  noFailover: z.boolean().optional(),
+  priority: z.int().min(0).max(100).optional(),
+});
+export type InstanceOptions = z.infer<typeof instanceOptions>;
+
 /** `config`: written by the operator, compare-and-swap on the generation. */
 export const configValue = z.object({
   generation: z.int().min(1),
@@ -125,6 +132,8 @@ export const configValue = z.object({
   /** The user's Postgres parameters, already checked against those Koschei owns. */
   parameters: z.record(z.string(), z.string()),
   hba: z.array(z.string()),
+  /** What the spec says of single instances, by name; also of names that no instance has at the moment. */
+  instances: z.record(name, instanceOptions).optional(),
   logLevel: z.enum(['debug', 'info', 'warn']),
   /** What Postgres is to store for the application's password; the password itself is in the Secret only. */
   appPasswordVerifier: z

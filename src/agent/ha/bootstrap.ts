@@ -1,8 +1,10 @@
 import type { LeaderValue, MemberRef, Stamped, SyncValue } from '../../dcs/index.ts';
 import { successorHeadStartMs } from './candidate.ts';
 import { type Draft, mayWriteAgain } from './draft.ts';
+import type { Facts } from './facts.ts';
 import { maxStarts } from './leader.ts';
 import { sameMember } from './names.ts';
+import { mayLead } from './options.ts';
 import { livingSyncMember, unheardSyncMember } from './sync-upkeep.ts';
 
 /** How long it then waits before it tries again, if nobody else leads by then, ms. */
@@ -70,7 +72,7 @@ export function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped
   const isDown = facts.postgres.process === 'none';
   const heirs =
     leader.value.phase === 'vacated'
-      ? electors(leader.value, sync.value).length > 0
+      ? electors(facts, leader.value, sync.value).length > 0
       : isDown && livingSyncMember(draft, sync.value) !== undefined;
   const since = Math.max(state.leaderSeen?.at ?? draft.now, state.fencedAt ?? 0);
   if (heirs && draft.now - since < 2 * successorHeadStartMs) return;
@@ -96,6 +98,7 @@ export function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped
 }
 
 /** Who may stand besides the last leader. */
-function electors(leader: LeaderValue, sync: SyncValue): readonly MemberRef[] {
-  return sync.mode === 'sync' ? sync.names : leader.members.filter((m) => !sameMember(m, leader));
+function electors({ dcs }: Facts, leader: LeaderValue, sync: SyncValue): readonly MemberRef[] {
+  const others = sync.mode === 'sync' ? sync.names : leader.members.filter((m) => !sameMember(m, leader));
+  return others.filter((m) => mayLead(dcs.view.config?.value, m.instance));
 }

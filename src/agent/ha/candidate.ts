@@ -1,6 +1,7 @@
 import type { LeaderValue, Stamped, SyncValue } from '../../dcs/index.ts';
 import type { Facts, HaState, LeaderWrite, PeerFacts } from './facts.ts';
 import { includesMember } from './names.ts';
+import { mayLead, priorityOf } from './options.ts';
 
 /** A leader whose agent has proved nothing for this long is suspect, ms (with `heartbeatSilenceMs`, in parallel). */
 export const probeSilenceMs = 1_000;
@@ -43,6 +44,8 @@ export function eligibility(s: Situation): Eligibility {
   if (refusal !== undefined) return { stand: false, waitingFor: refusal };
   if (config === undefined || facts.volume.state !== 'ready')
     return { stand: false, waitingFor: 'the configuration' };
+  if (!mayLead(config, facts.me.instance))
+    return { stand: false, waitingFor: 'this instance may not become the primary (noFailover)' };
   const me = { instance: facts.me.instance, dataId: facts.volume.dataId };
   const synchronous = sync.value.mode === 'sync';
   // A leader that has not yet heard of a shorter ttl goes on by its own.
@@ -97,13 +100,14 @@ function headStart(s: Situation, instance: string): number {
   const { successor, phase } = s.leader.value;
   if (phase === 'vacated' && successor !== undefined)
     return successor === instance ? 0 : successorHeadStartMs;
-  const before = s.sync.value.names.slice(
-    0,
-    Math.max(
-      0,
-      s.sync.value.names.findIndex((m) => m.instance === instance),
-    ),
-  );
+  const config = s.facts.dcs.view.config?.value;
+  const { names } = s.sync.value;
+  const mine = names.findIndex((m) => m.instance === instance);
+  // They are equally safe to promote: each holds every acknowledged commit.
+  const before = names.filter((m, at) => {
+    const more = priorityOf(config, m.instance) - priorityOf(config, instance);
+    return mine >= 0 && at !== mine && (more > 0 || (more === 0 && at < mine)) && mayLead(config, m.instance);
+  });
   const living = before.filter(
     (m) => isFresh(s.facts, s.facts.peers.get(m.instance)) && m.instance !== s.leader.value.instance,
   );
@@ -126,18 +130,26 @@ function unfit(facts: Facts): string | undefined {
   return undefined;
 }
 
-/** A reachable listed member that holds more than this one (async takeover only). */
+/**
+ * A reachable listed member that holds more than this one, or as much and goes first (async takeover only). What only
+ * an instance holds that never leads is lost with the leader.
+ */
 function aheadOfMe(facts: Facts, leader: LeaderValue): string | undefined {
   const mine = facts.postgres.observation;
+  const config = facts.dcs.view.config?.value;
   for (const member of leader.members) {
     if (member.instance === leader.instance || member.instance === facts.me.instance) continue;
+    if (!mayLead(config, member.instance)) continue;
     const peer = facts.peers.get(member.instance);
     if (peer === undefined || !isFresh(facts, peer) || peer.answer.dataId !== member.dataId) continue;
     if (peer.answer.state !== 'standby') continue;
     const [theirTimeline, myTimeline] = [peer.answer.timeline ?? 0, mine?.timeline ?? 0];
     const [theirs, ours] = [position(peer.answer), mine === undefined ? 0n : position(mine)];
     const more = theirTimeline > myTimeline || (theirTimeline === myTimeline && theirs > ours);
-    const first = theirTimeline === myTimeline && theirs === ours && member.instance < facts.me.instance;
+    const preferred =
+      priorityOf(config, member.instance) - priorityOf(config, facts.me.instance) ||
+      Number(member.instance < facts.me.instance);
+    const first = theirTimeline === myTimeline && theirs === ours && preferred > 0;
     if (more || (first && facts.now - (peer.at ?? 0) < 500)) return member.instance;
   }
   return undefined;
@@ -154,6 +166,7 @@ function mayBeAhead({ facts, state, leader }: Situation, ttlMs: number): string 
   if (facts.now - silentSince >= ttlMs + replayPatienceMs) return undefined;
   return leader.value.members.find(({ instance, dataId }) => {
     if (instance === leader.value.instance || instance === facts.me.instance) return false;
+    if (!mayLead(facts.dcs.view.config?.value, instance)) return false;
     const peer = facts.peers.get(instance);
     return (
       peer !== undefined &&

@@ -923,6 +923,52 @@ describe('standing for election', () => {
     expect(stands(suspicious(), second)).toBe(true);
   });
 
+  it('is not for an instance that may not lead, and nobody waits for what only such a one holds', () => {
+    const barring = (m: MemberRef) => ({ instances: { [m.instance]: { noFailover: true } } });
+    const late = suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } });
+    expect(stands(late, { ...silent, config: config(barring(A)) })).toBe(false);
+    const vacated = { ...silent, leader: leaderOf(B, { phase: 'vacated', successor: A.instance }) };
+    expect(stands(late, { ...vacated, config: config(barring(A)) })).toBe(false);
+    const both = { ...silent, sync: { names: [C, A] }, peers: [answer(C)] };
+    expect(stands(suspicious(), { ...both, config: config(barring(C)) })).toBe(true);
+    for (const more of [{ receivedLsn: 9_000n }, { replaysLocalWal: true }]) {
+      const async_ = { ...silent, sync: { mode: 'async' as const, names: [] }, peers: [answer(C, more)] };
+      expect(stands(late, { ...async_, config: config({ synchronous: 0 }) })).toBe(false);
+      expect(stands(late, { ...async_, config: config({ synchronous: 0, ...barring(C) }) })).toBe(true);
+    }
+  });
+
+  it('is first for a member of the set with a higher priority', () => {
+    const priority = (m: MemberRef, to: number) => config({ instances: { [m.instance]: { priority: to } } });
+    const peers = [answer(C)];
+    expect(stands(suspicious(), { ...silent, peers, sync: { names: [C, A] }, config: priority(A, 51) })).toBe(
+      true,
+    );
+    expect(stands(suspicious(), { ...silent, peers, sync: { names: [A, C] }, config: priority(C, 51) })).toBe(
+      false,
+    );
+    expect(stands(suspicious(), { ...silent, sync: { names: [A, C] }, config: priority(C, 51) })).toBe(true);
+    const late = suspicious({ leaderSeen: { revision: '40', at: now - 60_000 } });
+    expect(stands(late, { ...silent, peers, sync: { names: [A, C] }, config: priority(C, 51) })).toBe(true);
+  });
+
+  it('in async mode is first for a higher priority among those that hold as much, and never before one that holds more', () => {
+    const late = suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } });
+    const asynchronously = (lsn: bigint, mine: number, other: number): World => ({
+      ...silent,
+      sync: { mode: 'async', names: [] },
+      peers: [answer(C, { receivedLsn: lsn, replayedLsn: lsn })],
+      config: config({
+        synchronous: 0,
+        instances: { [A.instance]: { priority: mine }, [C.instance]: { priority: other } },
+      }),
+    });
+    expect(stands(late, asynchronously(1_000n, 50, 51))).toBe(false);
+    expect(stands(late, asynchronously(1_000n, 51, 50))).toBe(true);
+    expect(stands(late, asynchronously(999n, 0, 100))).toBe(true);
+    expect(stands(late, asynchronously(1_001n, 100, 0))).toBe(false);
+  });
+
   it('is not tried again at once after a failure', () => {
     const trying = suspicious({
       ...cuttingOff,
@@ -1451,6 +1497,13 @@ describe('switchover', () => {
       expect(d.state.refusedRequest?.because).toContain(to);
       expect(operation(d)?.do).toBe('configure');
     }
+  });
+
+  it('to an instance that may not lead is refused', () => {
+    const barred = config({ instances: { 'shop-2': { noFailover: true } } });
+    const d = tick(leader(), { ...leading, view: request('shop-2'), config: barred });
+    expect(d.commands[0]).toMatchObject({ kind: 'refuse-request', revision: '45' });
+    expect(d.state.refusedRequest?.because).toContain('noFailover');
   });
 
   it('in async mode goes to a standby that streams', () => {

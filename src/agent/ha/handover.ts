@@ -1,8 +1,9 @@
 import { replicationName } from '../../postgres/replication-names.ts';
 import { isFresh } from './candidate.ts';
 import type { Draft } from './draft.ts';
-import type { Reign } from './facts.ts';
+import type { Facts, Reign } from './facts.ts';
 import { rewrite } from './leader-write.ts';
+import { mayLead } from './options.ts';
 import { handoverLagBytes, livingStandby, livingSyncMember, tendSyncSet } from './sync-upkeep.ts';
 
 /** How long each phase of a switchover may take before the old primary leads on, ms. */
@@ -39,8 +40,8 @@ export function startHandover(draft: Draft, reign: Reign): boolean {
     refuseRequest(draft, request.revision, refused.because);
     return false;
   }
-  if (to === facts.me.instance || (to !== undefined && !facts.dcs.view.members.has(to))) {
-    const because = to === facts.me.instance ? `${to} is the primary already` : `there is no instance ${to}`;
+  const because = to === undefined ? undefined : unsuitable(facts, to);
+  if (because !== undefined) {
     refuseRequest(draft, request.revision, because);
     return false;
   }
@@ -55,6 +56,15 @@ export function startHandover(draft: Draft, reign: Reign): boolean {
     },
   });
   return true;
+}
+
+/** Why nobody can hand over to this instance, or undefined. */
+function unsuitable(facts: Facts, to: string): string | undefined {
+  if (to === facts.me.instance) return `${to} is the primary already`;
+  if (!facts.dcs.view.members.has(to)) return `there is no instance ${to}`;
+  return mayLead(facts.dcs.view.config?.value, to)
+    ? undefined
+    : `${to} may not become the primary (noFailover)`;
 }
 
 /** Refused once is refused for good: the request may still be there for a while. */

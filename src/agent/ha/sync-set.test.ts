@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { MemberRef, SyncValue } from '../../dcs/index.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import type { Observation, Walsender } from './facts.ts';
+import { includesMember } from './names.ts';
 import { type Candidate, type Joining, planSyncSet, type SyncSituation } from './sync-set.ts';
 
 const member = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });
@@ -59,6 +60,57 @@ describe('a set that is as it should be', () => {
     expect(planSyncSet(situation({ candidates: [candidate(C, { apart: false })] }))).toMatchObject({
       step: 'nothing',
       problem: { reason: 'SyncOnSameNode' },
+    });
+  });
+});
+
+describe('a better one', () => {
+  /** C is synchronous, D is not. */
+  const joins = (c: Partial<Candidate>, d: Partial<Candidate>, change: Partial<SyncSituation> = {}) =>
+    planSyncSet(situation({ candidates: [candidate(D, d), candidate(C, c)], ...change })).step === 'names';
+
+  it('takes the place: one that may lead, then one on another node, then one of a higher priority', () => {
+    expect(joins({ noFailover: true }, { apart: false })).toBe(true);
+    expect(joins({ apart: false, priority: 90 }, { priority: 10 })).toBe(true);
+    expect(joins({ priority: 50 }, { priority: 51 })).toBe(true);
+    expect(joins({ priority: 50 }, { priority: 50 })).toBe(false);
+    expect(joins({ priority: 50 }, { priority: 100, apart: false })).toBe(false);
+    expect(joins({}, { priority: 100, noFailover: true })).toBe(false);
+  });
+
+  it('only when it has caught up, because commits wait for it from then on', () => {
+    const behind = (bytes: bigint) =>
+      look(
+        1_000,
+        [
+          walsender(C, { syncPriority: 1, flushLsn: 1n << 30n }),
+          walsender(D, { flushLsn: (1n << 30n) - bytes }),
+        ],
+        1n << 30n,
+      );
+    const megabytes = 1n << 20n;
+    expect(joins({ priority: 50 }, { priority: 51 }, { observation: behind(17n * megabytes) })).toBe(false);
+    expect(joins({ priority: 50 }, { priority: 51 }, { observation: behind(16n * megabytes) })).toBe(true);
+    // Better late than not at all, and than one that would never take over.
+    expect(joins({ noFailover: true }, {}, { observation: behind(17n * megabytes) })).toBe(true);
+  });
+});
+
+describe('an instance that may not lead', () => {
+  it('stays in the set until another one streams, and does not enter it', () => {
+    const alone = { observation: look(1_000, [walsender(C, { syncPriority: 1 })]) };
+    expect(planSyncSet(situation({ ...alone, candidates: [candidate(C, { noFailover: true })] }))).toEqual({
+      step: 'nothing',
+    });
+    const empty = situation({
+      stored: stored(),
+      names: [placeholderName],
+      observation: look(1_000, [walsender(D)]),
+      candidates: [candidate(D, { noFailover: true })],
+    });
+    expect(planSyncSet(empty)).toMatchObject({
+      step: 'nothing',
+      problem: { reason: 'WaitingForStandby', message: expect.stringContaining('but shop-3 (noFailover)') },
     });
   });
 });
@@ -486,6 +538,12 @@ const event = fc.record({
   by: fc.nat(6),
 });
 
+const traits = fc.record({
+  apart: fc.boolean(),
+  noFailover: fc.boolean(),
+  priority: fc.nat(2),
+});
+
 describe('whatever happens between the steps', () => {
   it('etcd names only instances that hold everything acknowledged, and ends with the wanted set', () => {
     fc.assert(
@@ -493,7 +551,11 @@ describe('whatever happens between the steps', () => {
         fc.array(event, { minLength: 40, maxLength: 150, size: 'max' }),
         fc.nat(3),
         fc.boolean(),
-        (events, count, required) => {
+        fc.array(traits, { minLength: 4, maxLength: 4 }),
+        (events, count, required, described) => {
+          const candidates = members.map((m, i) => candidate(m, described[i]));
+          const mayLead = (m: MemberRef) =>
+            !candidates.some((c) => c.instance === m.instance && c.noFailover);
           const postgres = new FakePostgres();
           /** What a standby has flushed survives its connection. */
           const flushed = new Map<string, number>();
@@ -516,7 +578,7 @@ describe('whatever happens between the steps', () => {
               names: wanted,
               namesApplied: true,
               observation: seen,
-              candidates: members.map((m) => candidate(m)),
+              candidates,
               joining,
               waitProved,
             });
@@ -587,9 +649,12 @@ describe('whatever happens between the steps', () => {
           }
           expect(plan()).toBe('nothing');
           const living = members.filter((m) => postgres.walsenders.has(name(m)));
-          const goal = Math.min(config.synchronous, living.length);
           const alive = etcd.names.filter((m) => postgres.walsenders.has(name(m)));
+          // Who may not lead is there only in place of one that may and is away.
+          const able = living.filter((m) => mayLead(m) || includesMember(alive, m));
+          const goal = Math.min(config.synchronous, able.length);
           expect(alive).toHaveLength(goal);
+          if (living.filter(mayLead).length >= config.synchronous) expect(alive.every(mayLead)).toBe(true);
           expect(etcd.mode).toBe(config.synchronous > 0 ? 'sync' : 'async');
           if (config.durability === 'preferred') expect(etcd.names).toHaveLength(goal);
           if (goal > 0) expect(postgres.acknowledged > 0).toBe(true);

@@ -27,7 +27,14 @@ export interface Candidate extends MemberRef {
   readonly apart: boolean;
   /** A switchover goes to this one: it comes before everybody else. */
   readonly target?: boolean;
+  /** It may not lead, so it is not made synchronous; in the set already, it stays until another one replaces it. */
+  readonly noFailover?: boolean;
+  /** Who is preferred among equally well placed ones. */
+  readonly priority?: number;
 }
+
+/** Who is this far behind has not caught up, bytes: commits would wait for as long as that takes to be sent. */
+const caughtUpBytes = 16n * 1024n * 1024n;
 
 export interface Joining {
   readonly names: readonly string[];
@@ -133,7 +140,7 @@ function nextStep(s: SyncSituation): SyncStep {
       .map((w) => [w.applicationName, w]),
   );
   const alive = (m: MemberRef) => streaming.has(replicationName(m.dataId)) && !s.silent?.includes(m.dataId);
-  const wanted = chooseSet(s.candidates.filter(alive), s.stored.names, s.config.synchronous);
+  const wanted = chooseSet(s, s.candidates.filter(alive));
   const joiners = wanted.filter((m) => !includesMember(s.stored.names, m));
   const lost = s.stored.names.filter((m) => !alive(m));
   const problem = shortage(s, wanted.length, lost);
@@ -247,16 +254,29 @@ function confirm(
 
 /**
  * The members that should be synchronous: up to `count` of the living candidates, best first; one that is in the set
- * already stays unless a candidate on another node than the leader's can take the place of one on the same node.
+ * already stays unless a better one has caught up: one that may lead, on another node than the leader's, or of a higher
+ * priority, in this order. Commits wait for whoever joins, so one that is far behind is no better.
  */
-function chooseSet(living: readonly Candidate[], stored: readonly MemberRef[], count: number): MemberRef[] {
-  const ranked = living.toSorted(
-    (a, b) =>
-      Number(b.target ?? false) - Number(a.target ?? false) ||
-      Number(b.apart) - Number(a.apart) ||
-      Number(includesMember(stored, b)) - Number(includesMember(stored, a)),
-  );
-  return ranked.slice(0, count).map(({ instance, dataId }) => ({ instance, dataId }));
+function chooseSet(s: SyncSituation, living: readonly Candidate[]): MemberRef[] {
+  const stored = (c: Candidate) => includesMember(s.stored.names, c);
+  const level = (c: Candidate) => stored(c) || hasCaughtUp(s.observation, c);
+  const ranked = living
+    .filter((c) => c.noFailover !== true || stored(c))
+    .toSorted(
+      (a, b) =>
+        Number(b.target ?? false) - Number(a.target ?? false) ||
+        Number(a.noFailover ?? false) - Number(b.noFailover ?? false) ||
+        Number(level(b)) - Number(level(a)) ||
+        Number(b.apart) - Number(a.apart) ||
+        (b.priority ?? 0) - (a.priority ?? 0) ||
+        Number(stored(b)) - Number(stored(a)),
+    );
+  return ranked.slice(0, s.config.synchronous).map(({ instance, dataId }) => ({ instance, dataId }));
+}
+
+function hasCaughtUp(o: Observation | undefined, candidate: MemberRef): boolean {
+  const walsender = o?.walsenders.find((w) => w.applicationName === replicationName(candidate.dataId));
+  return (o?.flushLsn ?? 0n) - (walsender?.flushLsn ?? 0n) <= caughtUpBytes;
 }
 
 function shortage(
@@ -275,10 +295,12 @@ function shortage(
         }
       : {};
   }
+  const barred = s.candidates.filter((c) => c.noFailover === true && !includesMember(s.stored.names, c));
+  const besides = barred.length === 0 ? '' : ` but ${barred.map((c) => c.instance).join(', ')} (noFailover)`;
   const missing =
     lost.length > 0
       ? `${lost.map((m) => m.instance).join(', ')} does not stream`
-      : 'no other standby streams';
+      : `no other standby streams${besides}`;
   return {
     problem: {
       reason: 'WaitingForStandby',

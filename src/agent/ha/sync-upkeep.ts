@@ -5,6 +5,7 @@ import type { Draft } from './draft.ts';
 import type { Facts, Observation, PeerAnswer, Reign } from './facts.ts';
 import { rewrite } from './leader-write.ts';
 import { includesMember, noDataId } from './names.ts';
+import { mayLead, priorityOf } from './options.ts';
 import { namesFor, sameNames, wantedSettings } from './settings.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
@@ -15,17 +16,19 @@ const agentSilenceMs = 750;
 /** A target further behind than this would make a switchover slow, bytes. */
 export const handoverLagBytes = 16n * 1024n * 1024n;
 
-/** A member of `sync` whose agent answers and whose Postgres is a standby. */
+/** A member of `sync` that may lead, whose agent answers and whose Postgres is a standby. */
 export function livingSyncMember(draft: Draft, sync: SyncValue): MemberRef | undefined {
   return livingSyncMembers(draft, sync)[0]?.member;
 }
 
 function livingSyncMembers(draft: Draft, sync: SyncValue): { member: MemberRef; answer: PeerAnswer }[] {
   if (sync.mode !== 'sync') return [];
+  const config = draft.facts.dcs.view.config?.value;
   return sync.names.flatMap((member) => {
     const peer = draft.facts.peers.get(member.instance);
     const lives =
       peer !== undefined &&
+      mayLead(config, member.instance) &&
       isFresh(draft.facts, peer) &&
       peer.answer.dataId === member.dataId &&
       peer.answer.state === 'standby';
@@ -40,13 +43,16 @@ export function levelSyncMember(draft: Draft, sync: SyncValue): MemberRef | unde
   )?.member;
 }
 
-/** A member of `sync` that is said to live but has not yet been heard of by an agent that has just started. */
+/** A member of `sync` that may lead and is said to live but has not yet been heard of by an agent that has just started. */
 export function unheardSyncMember(draft: Draft, sync: SyncValue): boolean {
   const { dcs, peers } = draft.facts;
   return (
     sync.mode === 'sync' &&
     sync.names.some(
-      (m) => dcs.view.members.get(m.instance)?.value.dataId === m.dataId && !peers.has(m.instance),
+      (m) =>
+        mayLead(dcs.view.config?.value, m.instance) &&
+        dcs.view.members.get(m.instance)?.value.dataId === m.dataId &&
+        !peers.has(m.instance),
     )
   );
 }
@@ -109,7 +115,10 @@ function silentMembers(facts: Facts, reign: Reign, o: Observation): string[] {
     .map((m) => m.dataId);
 }
 
-/** Known members that could be synchronous, best first: a switchover's target, then other nodes, then by position. */
+/**
+ * Known members that could be synchronous, best first: a switchover's target, then by priority, then by position. Where
+ * they are is for `planSyncSet` to weigh.
+ */
 function rankCandidates(draft: Draft): Candidate[] {
   const { facts, state } = draft;
   const config = facts.dcs.view.config?.value;
@@ -128,20 +137,24 @@ function rankCandidates(draft: Draft): Candidate[] {
         dataId: m.dataId,
         apart: m.node !== facts.me.node,
         target: m.instance === target,
+        noFailover: !mayLead(config, m.instance),
+        priority: priorityOf(config, m.instance),
       }))
       .sort(
         (a, b) =>
           Number(b.instance === target) - Number(a.instance === target) ||
+          b.priority - a.priority ||
           Number(position(b.dataId) - position(a.dataId)) ||
           a.instance.localeCompare(b.instance),
       )
   );
 }
 
-/** A standby that streams and whose agent answers. */
+/** A standby that may lead, that streams and whose agent answers. */
 export function livingStandby(draft: Draft): MemberRef | undefined {
   const { facts } = draft;
   return rankCandidates(draft).find((c) => {
+    if (c.noFailover === true) return false;
     const peer = facts.peers.get(c.instance);
     const streams = facts.postgres.observation?.walsenders.some(
       (w) => w.applicationName === replicationName(c.dataId) && w.state === 'streaming',
@@ -159,7 +172,10 @@ export function namesAfterTakeover(draft: Draft, sync: SyncValue): readonly stri
   const stored = namesFor(sync);
   const first = rankCandidates(draft).find(
     (c) =>
-      c.apart && !includesMember(sync.names, c) && isFresh(draft.facts, draft.facts.peers.get(c.instance)),
+      c.apart &&
+      c.noFailover !== true &&
+      !includesMember(sync.names, c) &&
+      isFresh(draft.facts, draft.facts.peers.get(c.instance)),
   );
   const ahead = draft.state.waitProved ? [] : [placeholderName];
   return [...new Set([...ahead, ...(first === undefined ? [] : [replicationName(first.dataId)]), ...stored])];

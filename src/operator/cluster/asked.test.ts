@@ -7,11 +7,12 @@ interface World {
   readonly request?: boolean;
   readonly ordered?: string;
   readonly agents?: readonly string[];
+  readonly barred?: string;
 }
 
 /** Only what the rules look at: shop-1 leads shop-2 and shop-3. */
 function snapshot(annotations: Record<string, string>, world: World = {}): ClusterSnapshot {
-  const { leader = 'shop-1', request = false, ordered, agents = [] } = world;
+  const { leader = 'shop-1', request = false, ordered, agents = [], barred = '' } = world;
   return {
     cluster: { metadata: { name: 'shop', namespace: 'ns', annotations } },
     instances: ['shop-1', 'shop-2', 'shop-3'].map((name, at) => ({
@@ -26,6 +27,7 @@ function snapshot(annotations: Record<string, string>, world: World = {}): Clust
           ...(leader === 'nobody'
             ? {}
             : { leader: { value: { instance: leader, phase: 'leading' }, revision: '7' } }),
+          config: { value: { instances: { [barred]: { noFailover: true } } }, revision: '6' },
           ...(request ? { request: { value: {}, revision: '8' } } : {}),
           commands: new Map(ordered === undefined ? [] : [[ordered, {}]]),
         },
@@ -58,6 +60,12 @@ describe('a switchover', () => {
 
   it('waits for an earlier request', () => {
     expect(asks('shop-2', { request: true })).toEqual([]);
+  });
+
+  it('to an instance that may not become the primary is refused with a Warning', () => {
+    const actions = asks('shop-2', { barred: 'shop-2' });
+    expect(actions).toMatchObject([{ ...removal, event: { type: 'Warning', reason: 'SwitchoverRefused' } }]);
+    expect(actions[0]?.because).toContain('noFailover');
   });
 
   it.each(['shop-1', 'shop-9', 'other-1', 'shop-x', ''])('to %j is refused with a Warning', (asked) => {

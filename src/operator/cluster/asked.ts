@@ -16,12 +16,14 @@ export function askedSwitchover(snapshot: ClusterSnapshot): Action[] {
   const { cluster, etcd, random } = snapshot;
   const asked = cluster.metadata.annotations?.[annotation.switchover];
   if (asked === undefined || !etcd.known) return [];
-  const { leader, request } = etcd.value.view;
+  const { leader, request, config } = etcd.value.view;
   const refuse = (why: string) => [passedOn(snapshot, 'switchover', `no switchover: ${why}`, 'Switchover')];
   if (asked === leader?.value.instance && leader.value.phase === 'leading')
     return refuse(`${asked} is the primary`);
   if (asked !== anyStandby && !instancesOf(snapshot).includes(asked))
     return refuse(`expected ${choices(snapshot)} or "${anyStandby}", found "${asked}"`);
+  if (config?.value.instances?.[asked]?.noFailover === true)
+    return refuse(`${asked} may not become the primary (spec.instances: noFailover)`);
   if (request !== undefined) return [];
   return [
     {

@@ -7,6 +7,7 @@ import {
   RefusedError,
   readSpec,
   refuseChange,
+  validateInstanceNames,
   validateName,
 } from '../../api/refusals.ts';
 import { checkTiming } from '../../dcs/index.ts';
@@ -48,6 +49,7 @@ export function judge(snapshot: ClusterSnapshot): Judgement {
     ...validateName(metadata.name),
     ...(reading.ok ? [] : reading.refusals),
     ...(reading.ok ? refuseTiming(reading.spec) : []),
+    ...(reading.ok ? validateInstanceNames(metadata.name, reading.spec) : []),
     ...(reading.ok && inForce !== undefined ? refuseChange(inForce, reading.spec) : []),
     ...(reading.ok && inForce === undefined ? refuseAdoption(snapshot, reading.spec) : []),
   ];

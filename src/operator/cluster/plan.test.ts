@@ -194,6 +194,16 @@ describe('scaling', () => {
     expect(model.claims.get('shop-4')?.metadata.annotations).toHaveProperty([operatorAnnotation.released]);
   });
 
+  it('keeps those that the spec names among equally useful ones', async () => {
+    const instances = [{ name: 'shop-5', noFailover: true }];
+    const model = await running(1, 3, { instances });
+    expect(model.config?.instances).toEqual({ 'shop-5': { noFailover: true } });
+    model.edit(spec(1, 1, { instances }));
+    await model.converge();
+    expect([...model.instances.keys()]).toContain('shop-5');
+    expect(model.instances.size).toBe(3);
+  });
+
   it('waits until the leader goes by the smaller configuration', async () => {
     const model = await running(1, 2);
     model.edit(spec(1, 1));
@@ -307,6 +317,18 @@ describe('rolling changes', () => {
       expect.stringMatching(/^switchover shop-[234]$/),
       'delete Pod/shop-1-0',
     ]);
+  });
+
+  it('hand over to nobody who may not become the primary', async () => {
+    const options = { instances: [{ name: 'shop-2', noFailover: true }] };
+    const model = await running(1, 1, options);
+    model.sync = { term: 1, mode: 'sync', names: [{ instance: 'shop-2', dataId: '2'.repeat(16) }] };
+    model.edit(spec(1, 1, { ...options, postgres: { image: 'postgres:17.9' } }));
+    await model.converge();
+    expect(steps(model, 0)).not.toContain('switchover shop-2');
+    expect(conditionOf(model, 'Progressing')).toMatchObject({
+      message: 'Waiting for a standby that can take over',
+    });
   });
 
   it('of a single instance restart it', async () => {

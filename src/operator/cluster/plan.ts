@@ -88,7 +88,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
   const leaderKnown = members.some((member) => member.isLeader);
   const removal: Removal =
     situation === 'running'
-      ? chooseRemoval(members, count, leaderKnown, view?.config?.value)
+      ? chooseRemoval(members, count, leaderKnown, view?.config?.value, spec.instances)
       : { kept: members, leaving: [], waiting: 0 };
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
@@ -390,6 +390,7 @@ function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Re
         requested.term === view.leader?.value.term),
     generation: view.config?.value.generation,
     ordered: [...view.commands.keys()].filter((name) => removal.kept.some((member) => member.name === name)),
+    barred: (cluster.spec.instances ?? []).flatMap(({ name, noFailover }) => (noFailover ? [name] : [])),
     exhausted: removal.kept
       .filter((member) => {
         const key = restartKey(member.name, settingsOf(member), view.config?.value.generation);

@@ -21,6 +21,8 @@ export interface Rollout {
   readonly ordered: readonly string[];
   /** Generation of the configuration in etcd; undefined: there is none. */
   readonly generation: number | undefined;
+  /** Instances that may not become the primary. */
+  readonly barred: readonly string[];
   /** Instances that were restarted for their pending settings without effect. */
   readonly exhausted: readonly string[];
 }
@@ -72,7 +74,7 @@ export function nextStep(rollout: Rollout): Step {
   const lowered = target.says?.pendingRestart?.lowered ?? [];
   // A standby may not have less of these than its primary had: only the primary itself can lower them.
   if (!target.outdated && lowered.length > 0) return { do: 'restart', member: target, because };
-  const successor = bestSuccessor(members, target, rollout.synchronous);
+  const successor = bestSuccessor(rollout, target);
   if (successor !== undefined) return { do: 'switchover', to: successor, because };
   return members.length === 1 ? act(target, because) : { do: 'wait', for: 'a standby that can take over' };
 }
@@ -106,9 +108,9 @@ function nextTarget(
   return [...outdated, ...pending].sort((a, b) => rank(a) - rank(b) || b.ordinal - a.ordinal)[0];
 }
 
-function bestSuccessor(members: readonly Member[], leader: Member, synchronous: number): Member | undefined {
+function bestSuccessor({ members, synchronous, barred }: Rollout, leader: Member): Member | undefined {
   return members
     .filter((member) => member !== leader && member.healthy && (synchronous === 0 || member.isSync))
-    .filter((member) => !member.outdated && !restartHelps(member, leader))
+    .filter((member) => !member.outdated && !restartHelps(member, leader) && !barred.includes(member.name))
     .sort((a, b) => (a.says?.lagBytes ?? 0) - (b.says?.lagBytes ?? 0) || a.ordinal - b.ordinal)[0];
 }

@@ -1,4 +1,5 @@
 import { instanceName } from '../../api/names.ts';
+import type { PgClusterSpec } from '../../api/pgcluster.ts';
 import type { ConfigValue } from '../../dcs/index.ts';
 import type { Member, Volume } from './members.ts';
 
@@ -36,6 +37,7 @@ export interface Removal {
 
 /**
  * Which instances to remove so that `count` remain. Without a known leader none: any of them may be needed.
+ * Among equally useful ones those that the spec names stay, since a person has a use for just them.
  * @param config the present one: who is no longer in it was chosen before
  */
 export function chooseRemoval(
@@ -43,13 +45,17 @@ export function chooseRemoval(
   count: number,
   leaderKnown: boolean,
   config: ConfigValue | undefined,
+  options: PgClusterSpec['instances'] = [],
 ): Removal {
+  const named = (member: Member) => Number(options.some(({ name }) => name === member.name));
   const excess = members.length - count;
   if (excess <= 0) return { kept: members, leaving: [], waiting: 0 };
   if (!leaderKnown) return { kept: members, leaving: [], waiting: excess };
   const leaving = members
     .filter((member) => !member.isLeader && !member.isSync)
-    .sort((a, b) => usefulness(a, config) - usefulness(b, config) || b.ordinal - a.ordinal)
+    .sort(
+      (a, b) => usefulness(a, config) - usefulness(b, config) || named(a) - named(b) || b.ordinal - a.ordinal,
+    )
     .slice(0, excess);
   return {
     kept: members.filter((member) => !leaving.includes(member)),

@@ -1,6 +1,12 @@
 import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
 import { caSecretName } from '../../api/names.ts';
-import { instanceCount, type PgClusterStatus, type Phase, type VolumeReport } from '../../api/pgcluster.ts';
+import {
+  instanceCount,
+  type PgClusterSpec,
+  type PgClusterStatus,
+  type Phase,
+  type VolumeReport,
+} from '../../api/pgcluster.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
 import { podSelector } from '../labels.ts';
@@ -204,7 +210,7 @@ function phaseOf(input: StatusInput, traits: Traits): Phase {
   return whole && (inSync || situation === 'unknown') ? 'Running' : 'Degraded';
 }
 
-function readyCondition({ snapshot, situation }: StatusInput, traits: Traits): NewCondition {
+function readyCondition({ snapshot, accepted, situation }: StatusInput, traits: Traits): NewCondition {
   const no = (reason: NewCondition['reason'], message: string): NewCondition => ({
     type: 'Ready',
     status: 'False',
@@ -239,11 +245,17 @@ function readyCondition({ snapshot, situation }: StatusInput, traits: Traits): N
     last === undefined
       ? 'No instance has ever led'
       : traits.leader === undefined
-        ? `${last.instance} led last (term ${last.term}) and has given up; a standby that may take over is awaited`
+        ? `${last.instance} led last (term ${last.term}) and has given up; a standby that may take over is awaited${barred(accepted.spec)}`
         : silent
-          ? `${last.instance} leads (term ${last.term}) but has fallen silent`
+          ? `${last.instance} leads (term ${last.term}) but has fallen silent${barred(accepted.spec)}`
           : `${last.instance} leads (term ${last.term}) and is about to take writes`,
   );
+}
+
+/** Whom a takeover is not to be expected of, as the end of a sentence. */
+function barred({ instances = [] }: PgClusterSpec): string {
+  const names = instances.filter(({ noFailover }) => noFailover).map(({ name }) => name);
+  return names.length === 0 ? '' : `; ${names.join(', ')} may not take over (noFailover)`;
 }
 
 /** Whether what the spec asks for has not yet reached every instance that could take it in. */

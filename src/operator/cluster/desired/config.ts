@@ -16,9 +16,18 @@ export const haConfig = (
   parameters: { ...spec.postgres.parameters },
   hba: [...(spec.postgres.hba ?? [])],
   logLevel: spec.logLevel,
+  ...(spec.instances === undefined ? {} : { instances: instanceOptions(spec.instances) }),
   ...(appPasswordVerifier === undefined ? {} : { appPasswordVerifier }),
   ...(adopt === undefined ? {} : { adopt }),
 });
+
+const instanceOptions = (entries: NonNullable<PgClusterSpec['instances']>): ConfigValue['instances'] =>
+  Object.fromEntries(
+    entries.map(({ name, noFailover, priority }) => [
+      name,
+      { ...(noFailover ? { noFailover } : {}), ...(priority === undefined ? {} : { priority }) },
+    ]),
+  );
 
 /** Whether a stored configuration says the same; its generation does not count. */
 export function sameConfig(stored: ConfigValue, wanted: Omit<ConfigValue, 'generation'>): boolean {

@@ -1,0 +1,20 @@
+import type { ConfigValue } from '../../dcs/index.ts';
+
+/** The priority of an instance of which the spec says nothing: as many can be put above it as below. */
+export const usualPriority = 50;
+
+type Options = Pick<ConfigValue, 'instances'> | undefined;
+
+/**
+ * Whether an instance may become the primary (option `noFailover`). One that may not never stands, is not handed over to
+ * and is not made synchronous; it stays what it is when it is told so: a primary leads on, a synchronous standby confirms
+ * until another one does.
+ */
+export function mayLead(config: Options, instance: string): boolean {
+  return config?.instances?.[instance]?.noFailover !== true;
+}
+
+/** From 0 to 100: who is preferred among those who are equally safe to choose. */
+export function priorityOf(config: Options, instance: string): number {
+  return config?.instances?.[instance]?.priority ?? usualPriority;
+}
