@@ -109,6 +109,8 @@ export interface Schedule {
   readonly ttlMs: number;
   /** Instances that never lead. Schedules that were written down earlier do not say it. */
   readonly noFailover?: readonly InstanceNumber[];
+  /** Instances with even numbers are in one zone, the others in another one. */
+  readonly zones?: boolean;
   /** Priorities of the instances, in their order; the usual one for those beyond. */
   readonly priorities?: readonly number[];
   readonly faults: readonly Fault[];
@@ -179,6 +181,7 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
   const spare = instances - 1 - config.synchronous;
   const noFailover = profile.noFailover ?? (spare > 0 && o.chance(0.2) ? [o.between(0, instances - 1)] : []);
   const priorities = o.chance(0.3) ? Array.from({ length: instances }, () => o.pick([0, 50, 100])) : [];
+  const zones = o.chance(0.3);
   const end = calmBefore + r.between(500, 7_000);
   const faults: Fault[] = [];
   const count = r.pick([1, 2, 3, 4, 5, 6, 8, 10]);
@@ -191,7 +194,7 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
     faults.push(fault(r, pickKind(r, profile), at, instances));
   }
   const inOrder = faults.toSorted((a, b) => a.at - b.at);
-  return { noise: seed, instances, config, ttlMs, noFailover, priorities, faults: inOrder };
+  return { noise: seed, instances, config, ttlMs, noFailover, priorities, zones, faults: inOrder };
 }
 
 function pickKind(r: Random, profile: Profile): FaultKind {

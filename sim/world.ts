@@ -199,6 +199,9 @@ export class World {
           },
         ]),
       ),
+      ...(this.schedule.zones === true
+        ? { zones: Object.fromEntries(this.machines.map((m) => [m.node, `zone-${m.number % 2}`])) }
+        : {}),
       logLevel: 'info',
     };
   }

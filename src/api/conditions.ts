@@ -66,6 +66,8 @@ export const conditionReasons = {
   WaitingForStandby: 'Too few standbys: with `durability: required`, commits wait.',
   DegradedToAsync: 'Too few standbys: with `durability: preferred`, commits do not wait.',
   SyncOnSameNode: 'A synchronous standby runs on the node of the primary.',
+  SyncInSameZone:
+    'Every synchronous standby runs in the zone of the primary, although there are instances in others.',
   // EtcdReachable
   EtcdHealthy: 'etcd answers and takes writes.',
   EtcdUnreachable: 'etcd does not answer, or has no quorum.',

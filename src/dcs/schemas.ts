@@ -134,6 +134,8 @@ export const configValue = z.object({
   hba: z.array(z.string()),
   /** What the spec says of single instances, by name; also of names that no instance has at the moment. */
   instances: z.record(name, instanceOptions).optional(),
+  /** Zone by node, of nodes with the label `topology.kubernetes.io/zone`: an agent cannot see labels of nodes. */
+  zones: z.record(name, z.string().max(63)).optional(),
   logLevel: z.enum(['debug', 'info', 'warn']),
   /** What Postgres is to store for the application's password; the password itself is in the Secret only. */
   appPasswordVerifier: z

@@ -1431,6 +1431,17 @@ describe('switchover', () => {
     });
   });
 
+  it('apart, the standby of another zone becomes synchronous in place of one of the primary’s', () => {
+    const zones = { 'node of shop-1': 'a', 'node of shop-2': 'a', 'node of shop-3': 'b' };
+    const both: World = { ...leading, postgres: primary([walsender(B), walsender(C, { syncPriority: 0 })]) };
+    expect(operation(tick(leader(), { ...both, config: config({ zones }) }))).toMatchObject({
+      do: 'configure',
+      settings: { synchronousNames: [name(C), name(B)] },
+    });
+    const { 'node of shop-1': _, ...unknown } = zones;
+    expect(operation(tick(leader(), { ...both, config: config({ zones: unknown }) }))).toBeUndefined();
+  });
+
   it('waits for a target that is far behind', () => {
     const far = { ...asked, postgres: primary([walsender(B, { flushLsn: 0n })], { flushLsn: 1n << 30n }) };
     expect(operation(tick(phase('prepare'), far))).toBeUndefined();

@@ -3,7 +3,7 @@ import type { ConfigValue } from '../../dcs/index.ts';
 /** The priority of an instance of which the spec says nothing: as many can be put above it as below. */
 export const usualPriority = 50;
 
-type Options = Pick<ConfigValue, 'instances'> | undefined;
+type Options = Pick<ConfigValue, 'instances' | 'zones'> | undefined;
 
 /**
  * Whether an instance may become the primary (option `noFailover`). One that may not never stands, is not handed over to
@@ -17,4 +17,17 @@ export function mayLead(config: Options, instance: string): boolean {
 /** From 0 to 100: who is preferred among those who are equally safe to choose. */
 export function priorityOf(config: Options, instance: string): number {
   return config?.instances?.[instance]?.priority ?? usualPriority;
+}
+
+/** How far apart two instances are, by the nodes that they run on. */
+export interface Distance {
+  /** On different nodes. */
+  readonly apart: boolean;
+  /** In different zones, both of them known. */
+  readonly zoneApart: boolean;
+}
+
+export function distance(config: Options, node: string, other: string): Distance {
+  const [here, there] = [config?.zones?.[node], config?.zones?.[other]];
+  return { apart: node !== other, zoneApart: here !== undefined && there !== undefined && here !== there };
 }

@@ -69,7 +69,10 @@ describe('a better one', () => {
   const joins = (c: Partial<Candidate>, d: Partial<Candidate>, change: Partial<SyncSituation> = {}) =>
     planSyncSet(situation({ candidates: [candidate(D, d), candidate(C, c)], ...change })).step === 'names';
 
-  it('takes the place: one that may lead, then one on another node, then one of a higher priority', () => {
+  it('takes the place: one that may lead, then one on another node, in another zone, of a higher priority', () => {
+    expect(joins({ priority: 90 }, { zoneApart: true })).toBe(true);
+    expect(joins({ priority: 50 }, { apart: false, zoneApart: true, priority: 90 })).toBe(false);
+    expect(joins({ zoneApart: true }, { priority: 90 })).toBe(false);
     expect(joins({ noFailover: true }, { apart: false })).toBe(true);
     expect(joins({ apart: false, priority: 90 }, { priority: 10 })).toBe(true);
     expect(joins({ priority: 50 }, { priority: 51 })).toBe(true);
@@ -540,6 +543,7 @@ const event = fc.record({
 
 const traits = fc.record({
   apart: fc.boolean(),
+  zoneApart: fc.boolean(),
   noFailover: fc.boolean(),
   priority: fc.nat(2),
 });

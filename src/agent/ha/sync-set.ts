@@ -25,6 +25,8 @@ export interface SyncSituation {
 export interface Candidate extends MemberRef {
   /** On another node than the leader. */
   readonly apart: boolean;
+  /** In another zone than the leader, as far as both are known. */
+  readonly zoneApart?: boolean;
   /** A switchover goes to this one: it comes before everybody else. */
   readonly target?: boolean;
   /** It may not lead, so it is not made synchronous; in the set already, it stays until another one replaces it. */
@@ -254,8 +256,8 @@ function confirm(
 
 /**
  * The members that should be synchronous: up to `count` of the living candidates, best first; one that is in the set
- * already stays unless a better one has caught up: one that may lead, on another node than the leader's, or of a higher
- * priority, in this order. Commits wait for whoever joins, so one that is far behind is no better.
+ * already stays unless a better one has caught up: one that may lead, on another node than the leader's, in another zone,
+ * or of a higher priority, in this order. Commits wait for whoever joins, so one that is far behind is no better.
  */
 function chooseSet(s: SyncSituation, living: readonly Candidate[]): MemberRef[] {
   const stored = (c: Candidate) => includesMember(s.stored.names, c);
@@ -268,6 +270,7 @@ function chooseSet(s: SyncSituation, living: readonly Candidate[]): MemberRef[] 
         Number(a.noFailover ?? false) - Number(b.noFailover ?? false) ||
         Number(level(b)) - Number(level(a)) ||
         Number(b.apart) - Number(a.apart) ||
+        Number(b.zoneApart ?? false) - Number(a.zoneApart ?? false) ||
         (b.priority ?? 0) - (a.priority ?? 0) ||
         Number(stored(b)) - Number(stored(a)),
     );

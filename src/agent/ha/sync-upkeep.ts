@@ -5,7 +5,7 @@ import type { Draft } from './draft.ts';
 import type { Facts, Observation, PeerAnswer, Reign } from './facts.ts';
 import { rewrite } from './leader-write.ts';
 import { includesMember, noDataId } from './names.ts';
-import { mayLead, priorityOf } from './options.ts';
+import { distance, mayLead, priorityOf } from './options.ts';
 import { namesFor, sameNames, wantedSettings } from './settings.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
@@ -135,7 +135,7 @@ function rankCandidates(draft: Draft): Candidate[] {
       .map((m) => ({
         instance: m.instance,
         dataId: m.dataId,
-        apart: m.node !== facts.me.node,
+        ...distance(config, facts.me.node, m.node),
         target: m.instance === target,
         noFailover: !mayLead(config, m.instance),
         priority: priorityOf(config, m.instance),

@@ -57,10 +57,9 @@ export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, insta
   const published = [...view.members.values()].map(({ value }) => value.timeline);
   const seen = [cluster.status?.timeline, ...notes.map((note) => note?.timeline), ...published];
   const timeline = Math.max(1, ...seen.map((each) => each ?? 1)) + unseenTimelines;
-  const wanted = haConfig(cluster.spec, [instance], verifierOf(snapshot), {
-    instance,
-    timeline,
-    ...lastTerm(snapshot),
+  const wanted = haConfig(cluster.spec, [instance], {
+    appPasswordVerifier: verifierOf(snapshot),
+    adopt: { instance, timeline, ...lastTerm(snapshot) },
   });
   const because = `a person has decided to go on with ${instance}`;
   const found = instances.find((each) => each.metadata.name === instance);

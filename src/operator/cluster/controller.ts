@@ -34,6 +34,7 @@ import { clusterIdOf, planCluster, restartMemory } from './plan.ts';
 import { type ClusterSnapshot, type EtcdFacts, type Installation, secretOf, sliceOf } from './snapshot.ts';
 import { failedSwitchover } from './status.ts';
 import { staleEndpoints, withoutStale } from './traffic.ts';
+import { NodeZones, nodesOf } from './zones.ts';
 
 export interface ClusterControllerOptions {
   readonly client: KubeClient;
@@ -62,6 +63,7 @@ interface Remembered {
 export function clusterReconciler(options: ClusterControllerOptions): Reconcile {
   const { caches, etcd, clock } = options;
   const memories = new Map<string, Remembered>();
+  const zones = new NodeZones(options.client, clock);
   return async (key, context) => {
     const name = `${key.namespace}/${key.name}`;
     const object = caches.clusters.store.get(name);
@@ -80,21 +82,24 @@ export function clusterReconciler(options: ClusterControllerOptions): Reconcile 
       restarts: new Map(),
     };
     memories.set(name, memory);
-    return await new Pass(options, context, key, memory, clock).run(object);
+    return await new Pass({ ...options, zones }, context, key, memory, clock).run(object);
   };
 }
 
+type PassOptions = ClusterControllerOptions & { readonly zones: NodeZones };
+
 /** One reconcile of one cluster. */
 class Pass {
-  readonly #o: ClusterControllerOptions;
+  readonly #o: PassOptions;
   readonly #context: ReconcileContext;
   readonly #key: ObjectKey;
   readonly #memory: Remembered;
   readonly #clock: Clock;
   readonly #log: Logger;
+  #zones: ReadonlyMap<string, string> = new Map();
 
   constructor(
-    options: ClusterControllerOptions,
+    options: PassOptions,
     context: ReconcileContext,
     key: ObjectKey,
     memory: Remembered,
@@ -110,6 +115,8 @@ class Pass {
 
   async run(object: KubeObject): Promise<{ requeueAfterMs?: number | undefined }> {
     const cluster = UnreadPgCluster.parse(object);
+    const pods = this.#o.caches.podsOf(`${this.#key.namespace}/${this.#key.name}`);
+    this.#zones = await this.#o.zones.of(nodesOf(pods), this.#log, this.#context.signal);
     const tenant = tenantOf(this.#snapshot(cluster, unasked));
     const etcd = tenant === undefined ? unasked : await this.#o.etcd.observe(tenant);
     const snapshot = this.#snapshot(cluster, etcd);
@@ -159,6 +166,7 @@ class Pass {
       instances: caches.instancesOf(key).map((object) => PgInstance.parse(object)),
       claims: caches.claimsOf(key),
       pods: caches.podsOf(key),
+      zones: this.#zones,
       statefulSets: caches.statefulSetsOf(key),
       objects: caches.objectsOf(key),
       etcd,

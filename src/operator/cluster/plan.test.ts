@@ -110,6 +110,28 @@ describe('what the status says about synchronous replication', () => {
   });
 });
 
+describe('zones', () => {
+  it('are told to the agents as far as nodes have them, and not again for a pod that is away', async () => {
+    const model = await running(1, 2);
+    expect(model.config?.zones).toBeUndefined();
+    const nodes = [...model.pods.values()].map((pod) => pod.spec?.nodeName ?? '');
+    const [first = '', second = ''] = [...new Set(nodes)];
+    model.zones.set(first, 'a').set(second, 'b');
+    await model.converge();
+    expect(model.config?.zones).toEqual({ [first]: 'a', [second]: 'b' });
+    const { generation } = model.config ?? {};
+    // A node that cannot be asked for is where it was.
+    model.zones.delete(first);
+    const gone = [...model.pods].find(([, pod]) => pod.spec?.nodeName === second);
+    model.pods.delete(gone?.[0] ?? '');
+    await model.pass();
+    expect(model.config?.generation).toBe(generation);
+    model.zones.set(second, '');
+    await model.converge();
+    expect(model.config?.zones).toEqual({ [first]: 'a' });
+  });
+});
+
 describe('a Secret that was deleted or changed', () => {
   const secret = (model: Model, name: string) => model.objects.get(`Secret/${name}`) as Secret | undefined;
 

@@ -33,6 +33,7 @@ import { situationOf } from './situation.ts';
 import { type AcceptedCluster, type ClusterSnapshot, secretOf, sliceOf } from './snapshot.ts';
 import { refusedStatus, statusOf } from './status.ts';
 import { staleEndpoints } from './traffic.ts';
+import { zonesFor } from './zones.ts';
 
 export interface Plan {
   readonly actions: readonly Action[];
@@ -271,7 +272,10 @@ function etcd(
   const verifier = verifierOf(snapshot);
   // It comes within a moment, and the first configuration is complete then.
   if (present === undefined && verifier === undefined) return grant;
-  const wanted = haConfig(cluster.spec, members, verifier);
+  const wanted = haConfig(cluster.spec, members, {
+    appPasswordVerifier: verifier,
+    zones: zonesFor(snapshot, present?.value),
+  });
   if (present !== undefined && sameConfig(present.value, wanted)) return grant;
   return [
     ...grant,

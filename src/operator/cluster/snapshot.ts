@@ -61,6 +61,8 @@ export interface ClusterSnapshot {
   /** Volumes in the namespace that carry the cluster's name. */
   readonly claims: readonly PersistentVolumeClaim[];
   readonly pods: readonly Pod[];
+  /** Zone by node, of the nodes that pods run on; `''`: none. A node that could not be asked for is left out. */
+  readonly zones: ReadonlyMap<string, string>;
   readonly statefulSets: readonly StatefulSet[];
   /** The cluster's other objects, by `Kind/name`. */
   readonly objects: ReadonlyMap<string, KubeObject>;

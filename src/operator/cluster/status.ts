@@ -452,6 +452,20 @@ function syncCondition({ snapshot, accepted, members = [] }: StatusInput, traits
       `${beside.map(({ name }) => name).join(', ')} confirm commits from the primary's own node ${leaderNode}: if that node is lost, acknowledged commits may be lost with it`,
     );
   }
+  const zones = snapshot.etcd.value.view.config?.value.zones ?? {};
+  const zoneOf = (member: Member | undefined) => zones[member?.pod?.spec?.nodeName ?? ''];
+  const home = zoneOf(traits.leader);
+  const others = new Set(Object.values(zones).filter((zone) => zone !== home));
+  const near = members.filter(
+    (member) => member.isSync && !member.isLeader && home !== undefined && zoneOf(member) === home,
+  );
+  if (near.length > 0 && near.length === traits.confirming && others.size > 0) {
+    return say(
+      'True',
+      'SyncInSameZone',
+      `${near.map(({ name }) => name).join(', ')} confirm commits from the primary's own zone ${home}: if that zone is lost, acknowledged commits may be lost with it. There are instances in ${[...others].join(', ')}, none of which streams and may be chosen`,
+    );
+  }
   if (spec.durability === 'required' && spec.replicas.asynchronous === 0) {
     return say(
       'True',

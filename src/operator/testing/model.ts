@@ -69,6 +69,8 @@ export class Model {
   refusedRequest: MemberValue['refusedRequest'];
   /** Postgres's setting in force, by instance. */
   readonly inForce = new Map<string, string>();
+  /** Zone by node. */
+  readonly zones = new Map<string, string>();
   /** Instances whose pods do not get ready. */
   readonly broken = new Set<string>();
   /** What the next password that is made up will be. */
@@ -132,6 +134,7 @@ export class Model {
       instances: [...this.instances.values()],
       claims: [...this.claims.values()],
       pods: [...this.pods.values()],
+      zones: this.zones,
       statefulSets: [...this.instances.values()].map((each) => this.#statefulSet(each)),
       objects: this.objects,
       etcd: this.etcdAnswers
@@ -366,7 +369,10 @@ export class Model {
             pod?.metadata.labels?.['controller-revision-hash'] ?? revisionOf(instance),
         },
       },
-      spec: pod?.spec ?? { containers: [{ name: 'postgres', image: instance.spec.postgres.image }] },
+      spec: pod?.spec ?? {
+        nodeName: `node-of-${name}`,
+        containers: [{ name: 'postgres', image: instance.spec.postgres.image }],
+      },
       status: {
         phase: 'Running',
         podIP: '10.0.0.1',

@@ -1,12 +1,16 @@
 import type { PgClusterSpec } from '../../../api/pgcluster.ts';
 import { type ConfigValue, defaultTiming } from '../../../dcs/index.ts';
 
+/** What the agents go by that is not said in the spec. */
+export type Circumstances = {
+  readonly [K in 'appPasswordVerifier' | 'adopt' | 'zones']?: ConfigValue[K] | undefined;
+};
+
 /** What the agents go by, but for its generation. */
 export const haConfig = (
   spec: PgClusterSpec,
   members: readonly string[],
-  appPasswordVerifier?: string,
-  adopt?: ConfigValue['adopt'],
+  { appPasswordVerifier, adopt, zones }: Circumstances = {},
 ): Omit<ConfigValue, 'generation'> => ({
   synchronous: spec.replicas.synchronous,
   durability: spec.durability,
@@ -19,6 +23,7 @@ export const haConfig = (
   ...(spec.instances === undefined ? {} : { instances: instanceOptions(spec.instances) }),
   ...(appPasswordVerifier === undefined ? {} : { appPasswordVerifier }),
   ...(adopt === undefined ? {} : { adopt }),
+  ...(zones === undefined ? {} : { zones }),
 });
 
 const instanceOptions = (entries: NonNullable<PgClusterSpec['instances']>): ConfigValue['instances'] =>
