@@ -93,6 +93,8 @@ export type Fault = { readonly at: number } /** kill -9 of Postgres's postmaster
       readonly synchronous: number;
       readonly durability: ConfigValue['durability'];
     }
+  /** Automatic failover is paused; `left`: the operator is away when the time is over. */
+  | { readonly kind: 'pause'; readonly for: number; readonly left: boolean }
   /** The spec says of this instance that it never leads, or no longer so. */
   | { readonly kind: 'bar'; readonly who: InstanceNumber; readonly noFailover: boolean }
   | { readonly kind: 'order'; readonly who: InstanceNumber; readonly do: 'restart' | 'reclone' }
@@ -161,6 +163,7 @@ const weights: Readonly<Record<FaultKind, number>> = {
   switchover: 5,
   reconfigure: 1,
   bar: 1,
+  pause: 2,
   order: 2,
 };
 const kinds = Object.keys(weights) as FaultKind[];
@@ -300,6 +303,8 @@ function fault(r: Random, kind: FaultKind, at: number, instances: number): Fault
         synchronous: r.between(0, instances - 1),
         durability: r.pick(['required', 'preferred'] as const),
       };
+    case 'pause':
+      return { at, kind, for: r.between(2_000, 15_000), left: r.chance(0.3) };
     case 'bar':
       return { at, kind, who: anybody(), noFailover: r.chance(0.7) };
     case 'order':

@@ -27,6 +27,7 @@ export const invariants = {
   'usable-data': 'S12: a tainted or empty data directory is never started',
   'newest-copy-kept': 'S13: data is thrown away only while all that was acknowledged is elsewhere',
   'level-hand-over': 'a leader that hands over has stopped and left nothing behind',
+  paused: 'while automatic failover is paused nobody takes over but whom the leader handed over to',
   'may-lead': 'who may not lead (noFailover) neither takes over nor is chosen to be synchronous',
   liveness: 'invariant 11: when the faults are over there is a primary, and everybody streams from it',
 } as const;
@@ -66,6 +67,7 @@ export class Invariants {
   readonly #promotions: Promotion[] = [{ term: 1, timeline: 1 } as Promotion];
   /** Which boots have written the leader key in which term. */
   readonly #wins = new Map<number, Set<string>>();
+  #pause = { from: 0, until: 0 };
   /** Since when the configuration says that an instance may not lead; 0: from the beginning. */
   readonly #barredSince = new Map<string, number>();
   /** By boot: when the newest write of the leader key that was carried out was sent. */
@@ -113,6 +115,22 @@ export class Invariants {
     else this.#barredSince.delete(machine.name);
   }
 
+  /** Automatic failover is paused from now on. */
+  paused(until: number): void {
+    // Clocks differ in their rates, and a read that a takeover rests on may be older than the pause.
+    this.#pause = {
+      from: this.#world.now + 4_000,
+      until: until - (until - this.#world.now) * clockRateError,
+    };
+  }
+
+  #keepsPause(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
+    if (write.kind !== 'take' || sentAt <= this.#pause.from || sentAt >= this.#pause.until) return;
+    const leader = before.leader?.value;
+    if (leader?.phase === 'vacated' && leader.successor === machine.name) return;
+    this.violated('paused', `${machine.name} takes over while automatic failover is paused`);
+  }
+
   #mayLead(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
     const since = this.#barredSince.get(machine.name);
     // The read that a takeover rests on is half a second old at its beginning, and it lasts 3 s at the most.
@@ -129,6 +147,7 @@ export class Invariants {
   /** A transaction of a leader or candidate was carried out; `before`: what etcd held until then. */
   written(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
     this.#mayLead(machine, write, sentAt, before);
+    this.#keepsPause(machine, write, sentAt, before);
     const { term, bootId, phase } = write.leader;
     const { lastTerm } = this.#world;
     if (term < lastTerm)

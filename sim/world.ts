@@ -221,6 +221,13 @@ export class World {
     for (const { agent } of this.machines) agent?.watched(view);
   }
 
+  #endPause(until: string): void {
+    const stored = this.etcd.view.config?.value;
+    if (stored?.paused?.until !== until) return;
+    const { paused: _, ...config } = stored;
+    this.etcd.configure({ ...config, generation: config.generation + 1 });
+  }
+
   /** Clients write to whoever lets them. */
   #serveClients(): void {
     const again = () => {
@@ -284,6 +291,15 @@ export class World {
             by: 'a person',
             ...(to === undefined ? {} : { to }),
           });
+          return;
+        }
+        case 'pause': {
+          const config = etcd.view.config?.value;
+          if (config === undefined) return;
+          const paused = { until: `${until}`, forMs: fault.for };
+          etcd.configure({ ...config, generation: config.generation + 1, paused });
+          this.invariants.paused(until);
+          if (!fault.left) this.at(until, () => this.#endPause(paused.until));
           return;
         }
         case 'reconfigure': {

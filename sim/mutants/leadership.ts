@@ -176,6 +176,18 @@ export const leadership: readonly Mutant[] = [
     rules: told(withoutOptions((_, state) => state.reign !== undefined)),
   },
   {
+    name: 'stands-in-a-pause',
+    broken: 'a standby takes over although automatic failover is paused',
+    caughtBy: ['paused'],
+    profile: { config: sync, favour: ['pause', 'lose-power'] },
+    rules: told((facts) => {
+      const { config } = facts.dcs.view;
+      if (config === undefined) return facts;
+      const { paused: _, ...value } = config.value;
+      return { ...facts, dcs: { ...facts.dcs, view: { ...facts.dcs.view, config: { ...config, value } } } };
+    }),
+  },
+  {
     name: 'hands-over-running',
     broken: 'a leader hands over before its Postgres is stopped',
     caughtBy: ['level-hand-over'],

@@ -22,6 +22,15 @@ export const livelihood: readonly Mutant[] = [
     ),
   },
   {
+    name: 'pause-without-end',
+    broken: 'a pause that the operator does not take back never ends for the agents',
+    caughtBy: ['liveness'],
+    profile: { config: sync, only: ['pause', 'lose-volume'] },
+    rules: remembered((state, _before, facts) =>
+      state.pause === undefined ? state : { ...state, pause: { ...state.pause, since: facts.now } },
+    ),
+  },
+  {
     name: 'nobody-rejoins',
     broken: 'an old primary with another history is neither rewound nor cloned',
     caughtBy: ['liveness'],

@@ -9,6 +9,7 @@ export const conditionTypes = {
   Ready: 'PgCluster: the primary takes writes. PgInstance: Postgres answers in its role.',
   Progressing: 'Koschei is changing something: creating, updating, failing over, cloning.',
   Degraded: 'It works, but with less redundancy than the spec asks for.',
+  Paused: 'Automatic failover is off for a while, as a person asked: a lost primary is not replaced.',
   SynchronousReplication: 'As many synchronous standbys as the spec asks for confirm every commit.',
   EtcdReachable:
     'etcd answers the operator. False: nothing is changed, and a primary that cannot reach etcd either stops within `failover.ttlSeconds`.',
@@ -68,6 +69,9 @@ export const conditionReasons = {
   SyncOnSameNode: 'A synchronous standby runs on the node of the primary.',
   SyncInSameZone:
     'Every synchronous standby runs in the zone of the primary, although there are instances in others.',
+  // Paused
+  FailoverPaused: 'Automatic failover is paused until the time in `spec.paused`.',
+  NotPaused: 'Automatic failover is not paused.',
   // EtcdReachable
   EtcdHealthy: 'etcd answers and takes writes.',
   EtcdUnreachable: 'etcd does not answer, or has no quorum.',

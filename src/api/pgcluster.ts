@@ -70,6 +70,14 @@ const Failover = z.object({
   }),
 });
 
+const Paused = z.object({
+  until: z.iso
+    .datetime({ offset: true, error: 'a time such as 2026-01-31T22:00:00Z' })
+    .max(40)
+    .meta({ description: 'When the pause ends by itself, at most 24 hours from now.' }),
+  reason: z.string().max(200).optional().meta({ description: 'Why, for those who see it in the status.' }),
+});
+
 /** Every instance that a cluster can have: a primary, 8 synchronous and 16 asynchronous standbys. */
 const maxInstances = 25;
 
@@ -108,6 +116,10 @@ export const PgClusterSpec = z
         'What happens to commits while too few synchronous standbys are up. `required`: they wait, nothing acknowledged can be lost. `preferred`: they go on without.',
     }),
     failover: Failover.prefault({}).meta({ description: 'How a lost primary is replaced.' }),
+    paused: Paused.optional().meta({
+      description:
+        'Maintenance: until then a lost primary is not replaced, and the operator does not restart or replace the primary. Switchovers that are asked for work. Without effect when its time is over.',
+    }),
     instances: z
       .array(InstanceOptions)
       .max(maxInstances)
@@ -156,6 +168,7 @@ export type PgClusterSpecInput = z.input<typeof PgClusterSpec>;
 export const phases = [
   'Creating',
   'Running',
+  'Paused',
   'Degraded',
   'FailingOver',
   'SwitchingOver',

@@ -318,6 +318,16 @@ describe('refuseChange', () => {
 });
 
 describe('readSpec', () => {
+  it('wants a time for the end of a pause', () => {
+    for (const until of ['tomorrow', '2026-01-31', '2026-01-31T22:00:00', ''])
+      expect(readSpec({ storage: { size: '1Gi' }, paused: { until } })).toMatchObject({
+        ok: false,
+        refusals: [{ field: 'spec.paused.until' }],
+      });
+    for (const until of ['2026-01-31T22:00:00Z', '2026-01-31T22:00:00+01:00'])
+      expect(readSpec({ storage: { size: '1Gi' }, paused: { until } }).ok).toBe(true);
+  });
+
   it('reads what the API gives, whatever it does not know aside', () => {
     expect(readSpec({ storage: { size: '10Gi' }, fromANewerVersion: true })).toEqual({
       ok: true,

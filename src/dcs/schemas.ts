@@ -113,6 +113,9 @@ export const timing = z.object({
 });
 export type Timing = z.infer<typeof timing>;
 
+/** The longest pause of automatic failover, ms. */
+export const longestPauseMs = 86_400_000;
+
 /** What may be said of one instance; see `src/agent/ha/options.ts` for what it means. */
 export const instanceOptions = z.object({
   noFailover: z.boolean().optional(),
@@ -134,6 +137,11 @@ export const configValue = z.object({
   hba: z.array(z.string()),
   /** What the spec says of single instances, by name; also of names that no instance has at the moment. */
   instances: z.record(name, instanceOptions).optional(),
+  /**
+   * No automatic failover. `until` is what the person said, and names this pause; nobody compares it with a clock. `forMs`:
+   * how long it was to last when it was written.
+   */
+  paused: z.object({ until: z.string().max(64), forMs: z.int().min(1).max(longestPauseMs) }).optional(),
   /** Zone by node, of nodes with the label `topology.kubernetes.io/zone`: an agent cannot see labels of nodes. */
   zones: z.record(name, z.string().max(63)).optional(),
   logLevel: z.enum(['debug', 'info', 'warn']),

@@ -8,6 +8,7 @@ const wanted: Readonly<Record<ConditionType, Condition['status'] | undefined>> =
   Ready: 'True',
   Progressing: undefined,
   Degraded: 'False',
+  Paused: 'False',
   SynchronousReplication: 'True',
   EtcdReachable: 'True',
   VolumesBound: 'True',

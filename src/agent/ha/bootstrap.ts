@@ -5,6 +5,7 @@ import type { Facts } from './facts.ts';
 import { maxStarts } from './leader.ts';
 import { sameMember } from './names.ts';
 import { mayLead } from './options.ts';
+import { pausedUntil } from './pause.ts';
 import { livingSyncMember, unheardSyncMember } from './sync-upkeep.ts';
 
 /** How long it then waits before it tries again, if nobody else leads by then, ms. */
@@ -70,13 +71,15 @@ export function resume(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped
   // Those who may stand go first: after a hand-over, and when they live and this Postgres is down. Also after a restart
   // of the agent, which does not know what ended the one before: perhaps koschei-init, after this rule had gone silent.
   const isDown = facts.postgres.process === 'none';
-  const heirs =
-    leader.value.phase === 'vacated'
+  const paused = pausedUntil(facts, state) !== undefined;
+  const heirs = paused
+    ? leader.value.phase === 'vacated' && leader.value.successor !== undefined
+    : leader.value.phase === 'vacated'
       ? electors(facts, leader.value, sync.value).length > 0
       : isDown && livingSyncMember(draft, sync.value) !== undefined;
   const since = Math.max(state.leaderSeen?.at ?? draft.now, state.fencedAt ?? 0);
   if (heirs && draft.now - since < 2 * successorHeadStartMs) return;
-  if (isDown && draft.now - since < firstAnswersMs && unheardSyncMember(draft, sync.value)) return;
+  if (!paused && isDown && draft.now - since < firstAnswersMs && unheardSyncMember(draft, sync.value)) return;
   draft.transact(
     {
       kind: 'resume',

@@ -2,6 +2,7 @@ import type { LeaderValue, Stamped, SyncValue } from '../../dcs/index.ts';
 import type { Facts, HaState, LeaderWrite, PeerFacts } from './facts.ts';
 import { includesMember } from './names.ts';
 import { mayLead, priorityOf } from './options.ts';
+import { isSuccessor, pausedUntil } from './pause.ts';
 
 /** A leader whose agent has proved nothing for this long is suspect, ms (with `heartbeatSilenceMs`, in parallel). */
 export const probeSilenceMs = 1_000;
@@ -46,6 +47,9 @@ export function eligibility(s: Situation): Eligibility {
     return { stand: false, waitingFor: 'the configuration' };
   if (!mayLead(config, facts.me.instance))
     return { stand: false, waitingFor: 'this instance may not become the primary (noFailover)' };
+  const paused = pausedUntil(facts, s.state);
+  if (paused !== undefined && !isSuccessor(leader.value, facts.me.instance))
+    return { stand: false, waitingFor: `automatic failover is paused until ${paused}` };
   const me = { instance: facts.me.instance, dataId: facts.volume.dataId };
   const synchronous = sync.value.mode === 'sync';
   // A leader that has not yet heard of a shorter ttl goes on by its own.

@@ -979,6 +979,63 @@ describe('standing for election', () => {
   });
 });
 
+describe('a pause of automatic failover', () => {
+  const paused = { until: '2026-01-01T02:00:00Z', forMs: 60_000 };
+  const lost: World = {
+    leader: leaderOf(B),
+    sync: { names: [A] },
+    applied: [placeholderName],
+    config: config({ paused }),
+  };
+  const waiting = (change: Partial<HaState> = {}) =>
+    follower({ leaderSeen: { revision: '40', at: now - 60_000 }, proofAt: now - 60_000, ...change });
+  const stands = (state: HaState, world: World) => operation(tick(state, world))?.do === 'stop-receiver';
+
+  it('keeps standbys from standing, but for the one that the leader handed over to', () => {
+    expect(stands(waiting(), lost)).toBe(false);
+    expect(stands(waiting(), { ...lost, config: config() })).toBe(true);
+    const vacated = (successor?: string) =>
+      leaderOf(B, { phase: 'vacated', ...(successor === undefined ? {} : { successor }) });
+    expect(stands(waiting(), { ...lost, leader: vacated('shop-1') })).toBe(true);
+    expect(stands(waiting(), { ...lost, leader: vacated('shop-3') })).toBe(false);
+    expect(stands(waiting(), { ...lost, leader: vacated() })).toBe(false);
+  });
+
+  it('ends by itself so long after this agent saw it first, and another one begins anew', () => {
+    const seen = (ms: number, until = paused.until) => waiting({ pause: { until, since: now - ms } });
+    expect(tick(waiting(), lost).state.pause).toEqual({ until: paused.until, since: now });
+    expect(stands(seen(59_999), lost)).toBe(false);
+    expect(stands(seen(60_000), lost)).toBe(true);
+    expect(stands(seen(60_000, 'an earlier one'), lost)).toBe(false);
+    expect(tick(seen(5), { ...lost, config: config() }).state.pause).toBeUndefined();
+    // A configuration that cannot be read takes nothing back.
+    expect(tick(seen(5), { ...lost, config: undefined }).state.pause).toBeDefined();
+  });
+
+  it('keeps a leader whose Postgres crashed from handing over, and not from fencing', () => {
+    const crashed: World = { ...leading, postgres: down, peers: [answer(B)], config: config({ paused }) };
+    const d = tick(leader(), crashed);
+    expect(write(d)).toBeUndefined();
+    expect(d.state.reign?.stage).toBe('start');
+    const late = tick(leader({ deadline: now }), { ...leading, config: config({ paused }) });
+    expect(operation(late)?.do).toBe('fence');
+  });
+
+  it('lets a leader that was fenced lead again at once: nobody else is to go first', () => {
+    const back: World = {
+      leader: leaderOf(A, { bootId: 'an earlier boot' }),
+      sync: { names: [B] },
+      postgres: down,
+      peers: [answer(B)],
+      config: config({ paused }),
+    };
+    expect(write(tick(follower(), back))?.kind).toBe('resume');
+    expect(
+      write(tick(follower({ leaderSeen: { revision: '40', at: now } }), { ...back, config: config() })),
+    ).toBeUndefined();
+  });
+});
+
 describe('taking the leadership', () => {
   const taking: World = {
     leader: leaderOf(B, { timeline: 5 }),

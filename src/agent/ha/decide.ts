@@ -4,6 +4,7 @@ import type { Decision, Facts, HaState, Input } from './facts.ts';
 import { fenceIfDue } from './fence.ts';
 import { heartbeat, lead } from './leader.ts';
 import { absorbOperation, absorbTransaction } from './outcomes.ts';
+import { observePause } from './pause.ts';
 import { observeLeader } from './probe.ts';
 import { endIfStuck, interruptIfVain } from './rejoin.ts';
 import { follow } from './standby.ts';
@@ -31,6 +32,7 @@ export function decide(state: HaState, input: Input, facts: Facts): Decision {
   if (input.kind === 'transaction') absorbTransaction(draft, input.id, input.outcome);
   if (input.kind === 'operation') absorbOperation(draft, input.id, input.outcome);
   observeLeader(draft);
+  observePause(draft);
   if (fenceIfDue(draft)) return draft.decision();
   heartbeat(draft);
   const { operation, reign } = draft.state;

@@ -211,6 +211,8 @@ export interface HaState {
   /** When the present leader last proved that it leads, or when this boot began to look. */
   readonly proofAt: number;
   readonly reign?: Reign;
+  /** The pause of automatic failover in force, and when this boot first saw it. */
+  readonly pause?: { readonly until: string; readonly since: number };
   /** The term that this boot led and has fenced, told to the peers. */
   readonly fencedTerm?: number;
   /** When that was done. */

@@ -12,6 +12,7 @@ import { continueHandover, startAgain, startHandover } from './handover.ts';
 import { rewrite } from './leader-write.ts';
 import { sameMember } from './names.ts';
 import { obeyCommand } from './orders.ts';
+import { pausedUntil } from './pause.ts';
 import { wantedSettings } from './settings.ts';
 import { nothingKnown, planSlots } from './slots.ts';
 import { levelSyncMember, livingSyncMember, tendSyncSet } from './sync-upkeep.ts';
@@ -32,13 +33,18 @@ export function heartbeat(draft: Draft): void {
     );
 }
 
+/** In a pause nobody would take a place that is left to them. */
+function isPaused({ facts, state }: Draft): boolean {
+  return pausedUntil(facts, state) !== undefined;
+}
+
 function cannotLead(draft: Draft): boolean {
   const { attempts, fenceAfter, operation, reign } = draft.state;
   if (draft.facts.volume.state !== 'ready') return true;
   // Nobody knows what a Postgres does that could not be fenced; most likely its disk is stalled.
   if (fenceAfter !== undefined) return true;
   if (attempts.start >= maxStarts && operation?.operation.do !== 'start') return true;
-  if (reign === undefined || !isSlow(draft, reign)) return false;
+  if (reign === undefined || !isSlow(draft, reign) || isPaused(draft)) return false;
   const heir = levelSyncMember(draft, reign.sync);
   if (heir === undefined) return false;
   draft.problem('SlowStart', `Postgres is not ready yet; meanwhile ${heir.instance} may become the primary`);
@@ -137,7 +143,7 @@ function promote(draft: Draft, reign: Reign, settings: Settings, o: Observation)
 /** Postgres ended by itself while this instance leads. */
 function afterCrash(draft: Draft, reign: Reign): void {
   if (draft.state.transaction !== undefined) return;
-  const heir = livingSyncMember(draft, reign.sync);
+  const heir = isPaused(draft) ? undefined : livingSyncMember(draft, reign.sync);
   if (heir !== undefined) {
     draft.transact(
       rewrite(draft, reign, 'vacate', {

@@ -10,7 +10,7 @@ import {
   validateInstanceNames,
   validateName,
 } from '../../api/refusals.ts';
-import { checkTiming } from '../../dcs/index.ts';
+import { checkTiming, longestPauseMs } from '../../dcs/index.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { haConfig } from './desired/config.ts';
 import { volumesOf } from './members.ts';
@@ -49,6 +49,7 @@ export function judge(snapshot: ClusterSnapshot): Judgement {
     ...validateName(metadata.name),
     ...(reading.ok ? [] : reading.refusals),
     ...(reading.ok ? refuseTiming(reading.spec) : []),
+    ...(reading.ok ? refusePause(reading.spec, snapshot.now) : []),
     ...(reading.ok ? validateInstanceNames(metadata.name, reading.spec) : []),
     ...(reading.ok && inForce !== undefined ? refuseChange(inForce, reading.spec) : []),
     ...(reading.ok && inForce === undefined ? refuseAdoption(snapshot, reading.spec) : []),
@@ -70,6 +71,20 @@ export function judge(snapshot: ClusterSnapshot): Judgement {
       message: 'The spec is valid and in force',
     },
   };
+}
+
+/** A pause that is over is no fault: it was not when it was asked for. */
+function refusePause({ paused }: PgClusterSpec, now: Date): Refusal[] {
+  if (paused === undefined || Date.parse(paused.until) - now.getTime() <= longestPauseMs) return [];
+  return [
+    {
+      field: 'spec.paused.until',
+      reason: 'InvalidSpec',
+      expected: `at most 24 hours from now, ${now.toISOString()}`,
+      found: paused.until,
+      advice: 'take an earlier time; it can be set again later',
+    },
+  ];
 }
 
 function refuseTiming(spec: PgClusterSpec): Refusal[] {

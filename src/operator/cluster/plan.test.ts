@@ -5,7 +5,7 @@ import type { Secret } from '../../kube/index.ts';
 import { scramVerifier, verifies } from '../../postgres/scram.ts';
 import type { Action } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
-import { filledClaim, Model } from '../testing/model.ts';
+import { filledClaim, Model, now } from '../testing/model.ts';
 import { encode, read } from './desired/secrets.ts';
 import { planCluster } from './plan.ts';
 
@@ -129,6 +129,67 @@ describe('zones', () => {
     model.zones.set(second, '');
     await model.converge();
     expect(model.config?.zones).toEqual({ [first]: 'a' });
+  });
+});
+
+describe('a pause', () => {
+  const until = (ms: number) => new Date(now.getTime() + ms).toISOString();
+  const paused = (ms: number) => spec(1, 2, { paused: { until: until(ms), reason: 'new switches' } });
+
+  it('is told to the agents with its length, once, and loudly to people; the primary is left alone', async () => {
+    const model = await running();
+    model.edit(paused(3_600_000));
+    const plan = await model.converge();
+    expect(model.config?.paused).toEqual({ until: until(3_600_000), forMs: 3_600_000 });
+    expect(plan.requeueAfterMs).toBe(3_600_000);
+    expect(model.cluster.status?.phase).toBe('Paused');
+    expect(conditionOf(model, 'Paused')).toMatchObject({
+      status: 'True',
+      reason: 'FailoverPaused',
+      message: expect.stringMatching(/paused until .* \(new switches\)/),
+    });
+    const { generation } = model.config ?? {};
+    model.time = new Date(now.getTime() + 60_000);
+    expect((await model.converge()).requeueAfterMs).toBe(3_540_000);
+    expect(model.config?.generation).toBe(generation);
+
+    model.edit({ ...paused(3_600_000), postgres: { image: 'postgres:17.9' } });
+    const from = model.done.length;
+    await model.converge();
+    expect(steps(model, from)).not.toContain('delete Pod/shop-1-0');
+    expect(steps(model, from).join()).not.toContain('switchover');
+    expect(conditionOf(model, 'Progressing')?.message).toContain('the end of the pause');
+  });
+
+  it('ends when its time is over, and is no fault then', async () => {
+    const model = await running();
+    model.edit(paused(60_000));
+    await model.converge();
+    model.time = new Date(now.getTime() + 60_000);
+    await model.converge();
+    expect(model.config?.paused).toBeUndefined();
+    expect(model.cluster.status?.phase).toBe('Running');
+    expect(conditionOf(model, 'Paused')).toMatchObject({ status: 'False', reason: 'NotPaused' });
+    expect(conditionOf(model, 'Accepted')).toMatchObject({ status: 'True' });
+  });
+
+  it('says why nobody takes over', async () => {
+    const model = await running();
+    model.edit(paused(60_000));
+    await model.converge();
+    model.leader = model.leader && { ...model.leader, phase: 'vacated' };
+    await model.pass();
+    expect(model.cluster.status?.phase).toBe('Stopped');
+    expect(conditionOf(model, 'Ready')?.message).toContain('automatic failover is paused until');
+  });
+
+  it('of more than 24 hours is refused', async () => {
+    const model = await running();
+    model.edit(paused(86_400_001));
+    await model.converge();
+    expect(conditionOf(model, 'Accepted')).toMatchObject({ status: 'False', reason: 'InvalidSpec' });
+    expect(conditionOf(model, 'Accepted')?.message).toContain('spec.paused.until: expected at most 24 hours');
+    expect(model.config?.paused).toBeUndefined();
   });
 });
 

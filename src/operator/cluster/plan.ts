@@ -27,6 +27,7 @@ import { appSecret, authoritySecret, read, tlsNeeds, whyIssue } from './desired/
 import { leaderSlice, services } from './desired/services.ts';
 import { judge } from './judgement.ts';
 import { membersOf, volumesOf } from './members.ts';
+import { pauseFor, pauseLeftMs } from './pause.ts';
 import { nextStep, type Step, settingsOf } from './rollout.ts';
 import { chooseRemoval, mayDelete, ordinalsToAdd, type Removal } from './scale.ts';
 import { situationOf } from './situation.ts';
@@ -132,7 +133,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
       passing: actions.some(passesOn),
       authorityLost: isAuthorityLost(snapshot),
     }),
-    requeueAfterMs: lookAgain(snapshot, step, removal),
+    requeueAfterMs: earliest(lookAgain(snapshot, step, removal), pauseLeftMs(spec, snapshot.now)),
   };
 }
 
@@ -275,6 +276,7 @@ function etcd(
   const wanted = haConfig(cluster.spec, members, {
     appPasswordVerifier: verifier,
     zones: zonesFor(snapshot, present?.value),
+    paused: pauseFor(cluster.spec, snapshot.now, present?.value),
   });
   if (present !== undefined && sameConfig(present.value, wanted)) return grant;
   return [
@@ -394,6 +396,7 @@ function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Re
         requested.term === view.leader?.value.term),
     generation: view.config?.value.generation,
     ordered: [...view.commands.keys()].filter((name) => removal.kept.some((member) => member.name === name)),
+    paused: pauseLeftMs(cluster.spec, snapshot.now) !== undefined,
     barred: (cluster.spec.instances ?? []).flatMap(({ name, noFailover }) => (noFailover ? [name] : [])),
     exhausted: removal.kept
       .filter((member) => {
@@ -467,6 +470,11 @@ function clearSlice(snapshot: ClusterSnapshot, cluster: AcceptedCluster): Action
     },
   ];
 }
+
+const earliest = (...times: (number | undefined)[]): number | undefined => {
+  const known = times.flatMap((time) => time ?? []);
+  return known.length === 0 ? undefined : Math.min(...known);
+};
 
 /** When to look again without an event: while something is under way whose end nothing tells. */
 function lookAgain(snapshot: ClusterSnapshot, step: Step, removal: Removal): number | undefined {

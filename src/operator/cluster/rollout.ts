@@ -21,6 +21,8 @@ export interface Rollout {
   readonly ordered: readonly string[];
   /** Generation of the configuration in etcd; undefined: there is none. */
   readonly generation: number | undefined;
+  /** A person asked that nothing happens to the primary for a while. */
+  readonly paused: boolean;
   /** Instances that may not become the primary. */
   readonly barred: readonly string[];
   /** Instances that were restarted for their pending settings without effect. */
@@ -71,6 +73,7 @@ export function nextStep(rollout: Rollout): Step {
   }
   const because = reasonFor(target);
   if (!target.isLeader) return act(target, because);
+  if (rollout.paused) return { do: 'wait', for: 'the end of the pause (spec.paused) to change the primary' };
   const lowered = target.says?.pendingRestart?.lowered ?? [];
   // A standby may not have less of these than its primary had: only the primary itself can lower them.
   if (!target.outdated && lowered.length > 0) return { do: 'restart', member: target, because };

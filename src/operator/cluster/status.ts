@@ -13,6 +13,7 @@ import { podSelector } from '../labels.ts';
 import { adoptionDecision, readLastSeen } from './adoption.ts';
 import type { Judgement } from './judgement.ts';
 import { type Member, volumesOf } from './members.ts';
+import { pauseLeftMs } from './pause.ts';
 import type { Step } from './rollout.ts';
 import type { Removal } from './scale.ts';
 import type { Situation } from './situation.ts';
@@ -156,6 +157,7 @@ interface Traits {
   readonly everReady: boolean;
   readonly unwell: readonly Member[];
   readonly confirming: number;
+  readonly paused: boolean;
   readonly wantedConfirming: number;
 }
 
@@ -176,6 +178,7 @@ function traitsOf({ snapshot, accepted, members = [] }: StatusInput): Traits {
     everReady: status?.phase !== undefined && status.phase !== 'Creating',
     unwell: members.filter((member) => (known ? !member.healthy : !member.ready)),
     confirming: syncStandbys(members).length,
+    paused: pauseLeftMs(spec, snapshot.now) !== undefined,
     wantedConfirming: spec.replicas.synchronous,
   };
 }
@@ -188,6 +191,7 @@ function judgeState(
     readyCondition(input, traits),
     progressCondition(input, traits),
     degradedCondition(input, traits),
+    pausedCondition(input, traits),
     syncCondition(input, traits),
     etcdCondition(input),
     volumesCondition(input),
@@ -203,7 +207,9 @@ function phaseOf(input: StatusInput, traits: Traits): Phase {
   const inSync = traits.confirming >= Math.min(traits.wantedConfirming, members.length - 1);
   if (!traits.everReady && !(traits.leaderReady && whole && inSync)) return 'Creating';
   if (snapshot.etcd.known && snapshot.etcd.value.view.request !== undefined) return 'SwitchingOver';
-  if (!traits.leaderReady) return members.some((member) => member.ready) ? 'FailingOver' : 'Stopped';
+  const takesOver = members.some((member) => member.ready) && !traits.paused;
+  if (!traits.leaderReady) return takesOver ? 'FailingOver' : 'Stopped';
+  if (traits.paused) return 'Paused';
   if (step !== undefined && step.do !== 'nothing') return 'Updating';
   if (isPassingOn(input)) return 'Updating';
   if (removal !== undefined && removal.leaving.length + removal.waiting > 0) return 'Updating';
@@ -245,15 +251,17 @@ function readyCondition({ snapshot, accepted, situation }: StatusInput, traits: 
     last === undefined
       ? 'No instance has ever led'
       : traits.leader === undefined
-        ? `${last.instance} led last (term ${last.term}) and has given up; a standby that may take over is awaited${barred(accepted.spec)}`
+        ? `${last.instance} led last (term ${last.term}) and has given up; a standby that may take over is awaited${hindrance(accepted.spec, traits)}`
         : silent
-          ? `${last.instance} leads (term ${last.term}) but has fallen silent${barred(accepted.spec)}`
+          ? `${last.instance} leads (term ${last.term}) but has fallen silent${hindrance(accepted.spec, traits)}`
           : `${last.instance} leads (term ${last.term}) and is about to take writes`,
   );
 }
 
-/** Whom a takeover is not to be expected of, as the end of a sentence. */
-function barred({ instances = [] }: PgClusterSpec): string {
+/** Why a takeover may not come, as the end of a sentence. */
+function hindrance({ instances = [], paused }: PgClusterSpec, traits: Traits): string {
+  if (traits.paused)
+    return `. Nobody takes over: automatic failover is paused until ${paused?.until} (spec.paused)`;
   const names = instances.filter(({ noFailover }) => noFailover).map(({ name }) => name);
   return names.length === 0 ? '' : `; ${names.join(', ')} may not take over (noFailover)`;
 }
@@ -379,6 +387,23 @@ function degradedCondition(
       ...(missing > 0 ? [`${missing} instances are still to be made`] : []),
     ].join('. '),
   };
+}
+
+function pausedCondition({ accepted }: StatusInput, { paused }: Traits): NewCondition {
+  const { until, reason } = accepted.spec.paused ?? {};
+  return paused
+    ? {
+        type: 'Paused',
+        status: 'True',
+        reason: 'FailoverPaused',
+        message: `Automatic failover is paused until ${until}${reason === undefined ? '' : ` (${reason})`}: a primary that is lost is not replaced. Remove spec.paused to end it`,
+      }
+    : {
+        type: 'Paused',
+        status: 'False',
+        reason: 'NotPaused',
+        message: until === undefined ? 'Automatic failover is not paused' : `The pause was over at ${until}`,
+      };
 }
 
 /** Reasons that say more about a cluster than that an instance does not work. */

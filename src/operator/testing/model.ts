@@ -69,6 +69,7 @@ export class Model {
   refusedRequest: MemberValue['refusedRequest'];
   /** Postgres's setting in force, by instance. */
   readonly inForce = new Map<string, string>();
+  time = now;
   /** Zone by node. */
   readonly zones = new Map<string, string>();
   /** Instances whose pods do not get ready. */
@@ -129,7 +130,7 @@ export class Model {
 
   get snapshot(): ClusterSnapshot {
     return deepFreeze({
-      now,
+      now: this.time,
       cluster: this.cluster,
       instances: [...this.instances.values()],
       claims: [...this.claims.values()],

@@ -3,14 +3,14 @@ import { type ConfigValue, defaultTiming } from '../../../dcs/index.ts';
 
 /** What the agents go by that is not said in the spec. */
 export type Circumstances = {
-  readonly [K in 'appPasswordVerifier' | 'adopt' | 'zones']?: ConfigValue[K] | undefined;
+  readonly [K in 'appPasswordVerifier' | 'adopt' | 'zones' | 'paused']?: ConfigValue[K] | undefined;
 };
 
 /** What the agents go by, but for its generation. */
 export const haConfig = (
   spec: PgClusterSpec,
   members: readonly string[],
-  { appPasswordVerifier, adopt, zones }: Circumstances = {},
+  { appPasswordVerifier, adopt, zones, paused }: Circumstances = {},
 ): Omit<ConfigValue, 'generation'> => ({
   synchronous: spec.replicas.synchronous,
   durability: spec.durability,
@@ -24,6 +24,7 @@ export const haConfig = (
   ...(appPasswordVerifier === undefined ? {} : { appPasswordVerifier }),
   ...(adopt === undefined ? {} : { adopt }),
   ...(zones === undefined ? {} : { zones }),
+  ...(paused === undefined ? {} : { paused }),
 });
 
 const instanceOptions = (entries: NonNullable<PgClusterSpec['instances']>): ConfigValue['instances'] =>
