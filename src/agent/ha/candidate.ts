@@ -8,6 +8,13 @@ import { isSuccessor, pausedUntil } from './pause.ts';
 export const probeSilenceMs = 1_000;
 /** ... and whose heartbeat has not changed for this long, ms. */
 export const heartbeatSilenceMs = 1_250;
+/**
+ * Who may not stand stops receiving from a leader whose agent has proved nothing for this long, ms: half a second, two
+ * unanswered questions, before a member of `sync` may stand ...
+ */
+const standBackProbeMs = 500;
+/** ... and whose heartbeat has not changed for this long, ms: longer than one interval and a tick, and before others stand. */
+const standBackHeartbeatMs = 1_150;
 /** How long others leave the way to the successor that a vacating leader named, ms. */
 export const successorHeadStartMs = 1_500;
 /** How long a member of `sync` leaves the way to each living member that is named before it, ms. */
@@ -93,10 +100,39 @@ function openReason(s: Situation, ttlMs: number, fast: boolean): { since: number
   if (facts.now - silentSince >= ttlMs)
     return { since: silentSince + ttlMs, why: `no heartbeat of ${leader.value.instance} for ${ttlMs} ms` };
   if (!fast) return undefined;
-  const suspectAt = Math.max(state.proofAt + probeSilenceMs, silentSince + heartbeatSilenceMs);
+  const suspectAt = suspicion(state, silentSince);
   return facts.now >= suspectAt
     ? { since: suspectAt, why: `${leader.value.instance} neither answers nor sends heartbeats` }
     : undefined;
+}
+
+/**
+ * Whether this standby stops receiving from a leader that is about to be taken from. Its Postgres may go on although its
+ * agent is silent: what a standby then receives after the candidate has stopped is not in the history of the next term,
+ * and it would have to be rewound before it can confirm commits. So everybody stops no later than who stands, which costs
+ * a new connection if the suspicion was wrong. Only while the leader may yet write, and only where others need not wait
+ * for its ttl: in an asynchronous cluster what is not received is lost.
+ */
+export function standsBack(facts: Facts, state: HaState): boolean {
+  const { leader, sync, config } = facts.dcs.view;
+  if (leader === undefined || sync?.value.mode !== 'sync' || config?.value.fencing !== 'fast') return false;
+  // One that has not yet been promoted sends nothing that could be in no history.
+  if (state.provedTerm !== leader.value.term || facts.volume.state !== 'ready') return false;
+  const mayStand = includesMember(sync.value.names, {
+    instance: facts.me.instance,
+    dataId: facts.volume.dataId,
+  });
+  const silentSince = Math.max(state.leaderSeen?.at ?? state.bootedAt, state.bootedAt);
+  const suspectAt = mayStand
+    ? suspicion(state, silentSince)
+    : Math.max(state.proofAt + standBackProbeMs, silentSince + standBackHeartbeatMs);
+  const ttlMs = Math.max(config.value.timing.ttlMs, leader.value.ttlMs ?? 0);
+  return facts.now >= suspectAt && facts.now < silentSince + ttlMs;
+}
+
+/** When a leader from which nothing has been heard is suspect. */
+function suspicion(state: HaState, silentSince: number): number {
+  return Math.max(state.proofAt + probeSilenceMs, silentSince + heartbeatSilenceMs);
 }
 
 /** How long to leave the way to somebody else, ms. */

@@ -1036,6 +1036,53 @@ describe('a pause of automatic failover', () => {
   });
 });
 
+describe('a standby that may not stand', () => {
+  /** B leads, C is in the set, and B, which had proved that it leads, has been silent for as long as A bears with. */
+  const silent: World = {
+    leader: leaderOf(B),
+    sync: { names: [C] },
+    peers: [answer(C)],
+  };
+  const suspicious = (change: Partial<HaState> = {}) =>
+    follower({
+      provedTerm: 3,
+      proofAt: now - 500,
+      leaderSeen: { revision: '40', at: now - 1_150 },
+      ...change,
+    });
+  const receives = (state: HaState, world: World) =>
+    wantedSettings(state, facts(world)).upstream !== undefined;
+
+  it('stops receiving before others may stand, and goes on when the leader proves itself or its ttl is over', () => {
+    const d = tick(suspicious(), {
+      ...silent,
+      postgres: standby({ receiver: { status: 'streaming', senderHost: 'address of shop-2' } }),
+    });
+    expect(operation(d)).toMatchObject({
+      do: 'configure',
+      settings: { synchronousNames: [placeholderName] },
+    });
+    expect(receives(suspicious(), silent)).toBe(false);
+    expect(receives(suspicious({ proofAt: now - 499 }), silent)).toBe(true);
+    expect(receives(suspicious({ leaderSeen: { revision: '40', at: now - 1_149 } }), silent)).toBe(true);
+    expect(tick(suspicious(), { ...silent, peers: [proof()] }).state.proofAt).toBe(now - 50);
+    expect(receives(suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } }), silent)).toBe(true);
+  });
+
+  it('goes on receiving where nobody may stand before the ttl is over, and from whom it has had no proof', () => {
+    expect(receives(suspicious(), { ...silent, sync: { mode: 'async', names: [] } })).toBe(true);
+    expect(receives(suspicious(), { ...silent, config: config({ fencing: 'strict' }) })).toBe(true);
+    expect(receives(suspicious({ provedTerm: 2 }), silent)).toBe(true);
+  });
+
+  it('for now, because another member goes first, stops receiving when that one does', () => {
+    const second = { ...silent, sync: { names: [C, A] } };
+    expect(receives(suspicious(), second)).toBe(true);
+    const late = { proofAt: now - 1_000, leaderSeen: { revision: '40', at: now - 1_250 } };
+    expect(operation(tick(suspicious(late), second))?.do).toBe('configure');
+  });
+});
+
 describe('taking the leadership', () => {
   const taking: World = {
     leader: leaderOf(B, { timeline: 5 }),

@@ -210,6 +210,8 @@ export interface HaState {
   readonly leaderSeen?: { readonly revision: string; readonly at: number };
   /** When the present leader last proved that it leads, or when this boot began to look. */
   readonly proofAt: number;
+  /** The term in which a leader last proved that to this boot. */
+  readonly provedTerm?: number;
   readonly reign?: Reign;
   /** The pause of automatic failover in force, and when this boot first saw it. */
   readonly pause?: { readonly until: string; readonly since: number };

@@ -39,5 +39,5 @@ export function observeLeader(draft: Draft): void {
     draft.set({ leaderSeen: { revision: leader.revision, at: draft.now } });
   const peer = leaderAnswer(facts, leader.value);
   if (peer !== undefined && provesLeadership(peer, leader.value) && peer.at > draft.state.proofAt)
-    draft.set({ proofAt: peer.at });
+    draft.set({ proofAt: peer.at, provedTerm: leader.value.term });
 }

@@ -1,5 +1,6 @@
 import type { LeaderValue, SyncValue } from '../../dcs/index.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
+import { standsBack } from './candidate.ts';
 import type { Facts, HaState, Settings, Upstream } from './facts.ts';
 
 /** The settings that Postgres should have now; the driver writes `configure` operations only on command. */
@@ -7,7 +8,11 @@ export function wantedSettings(state: HaState, facts: Facts): Settings {
   const { reign } = state;
   if (reign !== undefined) return { synchronousNames: state.syncNames, clientsAllowed: reign.open };
   const leader = facts.dcs.view.leader?.value;
-  const following = leader !== undefined && !isMine(facts, leader) && state.takeover === undefined;
+  const following =
+    leader !== undefined &&
+    !isMine(facts, leader) &&
+    state.takeover === undefined &&
+    !standsBack(facts, state);
   return {
     synchronousNames: state.takeover === undefined ? standbyNames(facts) : state.syncNames,
     // A candidate has the settings that it will be promoted with.
