@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, writeSync } from 'node:fs';
 
 /** What the agent tells koschei-init, process 1 of the container, which fences when the agent cannot. */
 export interface Guard {
@@ -10,26 +10,37 @@ export interface Guard {
 
 /**
  * The pipe to koschei-init on descriptor 3. Writes are synchronous: when `deadline` returns, koschei-init will see it,
- * whatever becomes of this process. Repeated values are not sent again.
+ * whatever becomes of this process. Repeated values are not sent again. A koschei-init that is stopped reads nothing, and
+ * some day the pipe is full: the agent does not wait for it, else neither would fence; what was not sent is sent when
+ * there is room again.
  */
 export function pipeGuard(inherited = 3): Guard {
   // Opened anew, it is not passed on to Postgres: nobody but the agent may move the deadline.
-  const descriptor = openSync(`/proc/self/fd/${inherited}`, 'w');
+  const descriptor = openSync(`/proc/self/fd/${inherited}`, constants.O_WRONLY | constants.O_NONBLOCK);
   closeSync(inherited);
-  let postmaster = 0;
-  let deadline = 0;
-  const send = (line: string) => writeSync(descriptor, `${line}\n`);
+  const wanted = { postmaster: 0, deadline: 0 };
+  const sent = { ...wanted };
+  const send = () => {
+    for (const what of ['postmaster', 'deadline'] as const) {
+      if (wanted[what] === sent[what]) continue;
+      try {
+        // Shorter than PIPE_BUF: all of it or nothing.
+        writeSync(descriptor, `${what} ${wanted[what]}\n`);
+      } catch (error) {
+        if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return;
+        throw error;
+      }
+      sent[what] = wanted[what];
+    }
+  };
   return {
     postmaster: (pid) => {
-      if (pid === postmaster) return;
-      send(`postmaster ${pid}`);
-      postmaster = pid;
+      wanted.postmaster = pid;
+      send();
     },
     deadline: (atMs) => {
-      const at = Math.floor(atMs);
-      if (at === deadline) return;
-      send(`deadline ${at}`);
-      deadline = at;
+      wanted.deadline = Math.floor(atMs);
+      send();
     },
   };
 }
