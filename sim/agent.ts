@@ -122,6 +122,7 @@ export class SimAgent {
       now: this.#machine.clock(),
       me: { instance: name, bootId: this.bootId, address: name, node },
       volume: this.#machine.volume(),
+      storage: [this.#machine.storage()],
       dcs: { view: this.view, readAt: this.#readAt },
       postgres,
       peers: this.#peers,

@@ -33,7 +33,8 @@ export class SimDatabase {
   /** Postgres ends by itself. */
   crash(): void {
     const { postgres } = this.#machine;
-    if (postgres.process === 'none' || postgres.incarnation === this.#crashed) return;
+    if (postgres.process === 'none' || postgres.process === 'ended') return;
+    if (postgres.incarnation === this.#crashed) return;
     const { startedAs } = postgres;
     postgres.end();
     if (this.#ends) return;
@@ -118,6 +119,7 @@ export class SimDatabase {
       case 'fence':
         return then(postgres.process === 'none' ? 1 : machine.quitDelay(), () => {
           if (postgres.process !== 'none') postgres.end();
+          if (disk.stalledUntil > this.#world.now) machine.awaitDisk();
           done();
         });
       case 'stop':

@@ -1,4 +1,4 @@
-import type { LeaderWrite, Operation, Volume } from '../src/agent/ha/index.ts';
+import type { LeaderWrite, Operation, StorageFacts, Volume } from '../src/agent/ha/index.ts';
 import { SimAgent } from './agent.ts';
 import { SimDatabase } from './database.ts';
 import { SimPostgres } from './postgres.ts';
@@ -15,6 +15,8 @@ export interface Disk {
   /** Everything flushed. */
   tip: WalRecord;
   stalledUntil: number;
+  /** When the last stall began. */
+  stalledSince: number;
   fullUntil: number;
 }
 
@@ -73,6 +75,8 @@ export class Machine {
   #backup: WalRecord = firstRecord;
   /** Grows when koschei-init begins anew. */
   #life = 0;
+  /** This boot of the agent has read the volume. */
+  #volumeRead = true;
 
   constructor(world: World, number: number, dataId: string) {
     this.#world = world;
@@ -86,6 +90,7 @@ export class Machine {
       promotedTerm: 0,
       tip: firstRecord,
       stalledUntil: 0,
+      stalledSince: 0,
       fullUntil: 0,
     };
     this.#offset = world.noise.between(0, 1_000_000);
@@ -195,6 +200,12 @@ export class Machine {
     this.#backup = record;
   }
 
+  stallDisk(until: number): void {
+    const { disk } = this;
+    if (disk.stalledUntil <= this.#world.now) disk.stalledSince = this.#world.now;
+    disk.stalledUntil = Math.max(disk.stalledUntil, until);
+  }
+
   fillDisk(until: number): void {
     this.disk.fullUntil = Math.max(this.disk.fullUntil, until);
     this.database.crash();
@@ -206,6 +217,8 @@ export class Machine {
     this.boots += 1;
     this.#deadline = 0;
     this.database.abandon();
+    this.#volumeRead = this.disk.stalledUntil <= this.#world.now;
+    if (!this.#volumeRead) this.awaitDisk();
     this.agent = new SimAgent(this.#world, this, this.boots);
     this.lastBootId = this.agent.bootId;
     this.#world.tell(this, `the agent starts (boot ${this.boots})`);
@@ -270,7 +283,33 @@ export class Machine {
 
   // ------------------------------------------------------------------------------------------- the volume
 
+  /** Postgres is dead, and nobody can look at its volume before the disk answers again. */
+  awaitDisk(): void {
+    const { postgres, disk } = this;
+    postgres.process = 'ended';
+    const { incarnation } = postgres;
+    const look = () =>
+      this.run(() => {
+        if (postgres.incarnation !== incarnation || postgres.process !== 'ended') return;
+        if (disk.stalledUntil > this.#world.now) return this.#world.at(disk.stalledUntil, look);
+        this.#volumeRead = true;
+        postgres.process = 'none';
+        postgres.since = this.clock();
+        this.agent?.wake();
+      });
+    this.#world.after(this.#world.noise.between(5, 50), look);
+  }
+
+  /** What the process that writes once a second last saw. */
+  storage(): StorageFacts {
+    const { stalledUntil, stalledSince } = this.disk;
+    const lookedAt = this.clock();
+    const stalledMs = stalledUntil > this.#world.now ? this.#world.now - stalledSince : 0;
+    return { volume: 'data', lookedAt, goodAt: lookedAt - stalledMs };
+  }
+
   volume(): Volume {
+    if (!this.#volumeRead) return { state: 'unknown' };
     const { state, dataId, bootstrap, promotedTerm, tip } = this.disk;
     if (state === 'empty') return { state };
     if (state === 'tainted') return { state, why: 'pg_rewind was interrupted or failed' };

@@ -46,7 +46,7 @@ const replicationTimeoutMs = 5_000;
 export class SimPostgres {
   readonly #world: World;
   readonly #machine: Machine;
-  process: 'none' | 'starting' | 'running' = 'none';
+  process: 'none' | 'starting' | 'running' | 'ended' = 'none';
   startedAs: 'primary' | 'standby' | undefined;
   /** On the machine's clock. */
   since = 0;
@@ -139,7 +139,7 @@ export class SimPostgres {
 
   /** No process is left. */
   end(): void {
-    const wasRunning = this.process !== 'none';
+    const wasRunning = this.process === 'starting' || this.process === 'running';
     this.process = 'none';
     this.startedAs = undefined;
     this.incarnation += 1;

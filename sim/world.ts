@@ -382,8 +382,7 @@ export class World {
         machine.stubbornUntil = until;
         return;
       case 'disk-stall':
-        machine.disk.stalledUntil = Math.max(machine.disk.stalledUntil, until);
-        return;
+        return machine.stallDisk(until);
       case 'disk-full':
         return machine.fillDisk(until);
       case 'lose-volume':

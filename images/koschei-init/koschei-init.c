@@ -13,6 +13,11 @@
  * still is, and so the agent reads the very clock that its deadlines are kept on (Node has no call for it, and
  * /proc/uptime may be another container's or a virtual one).
  *
+ *   koschei-init --probe <name> <file>
+ *
+ * writes to the file once a second and waits until it is durable, as a commit does, and tells each time: `ok <free bytes>`
+ * or `failed <errno>`. It is a process of its own because it may sleep uninterruptibly for as long as its disk does.
+ *
  * A stopped or stuck agent changes nothing of this, and once the lock is held nothing here waits for a disk, nor for
  * whoever should read the log.
  */
@@ -28,8 +33,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -53,6 +60,8 @@ enum {
 	LOCK_MESSAGE_MS = 2000,
 	QUICK_DEATH_MS = 10000, /* an agent that lived shorter makes the next one wait longer, ... */
 	MAX_BACKOFF_MS = 5000,	/* ... up to this */
+	PROBE_EVERY_MS = 1000,
+	PROBE_BYTES = 4096,
 	EXIT_INTERNAL = 70,
 	EXIT_USAGE = 64,
 	EXIT_STOPPED = 128 + SIGTERM,
@@ -276,6 +285,8 @@ static void start_agent(char **command, int boot)
 	signal(SIGPIPE, SIG_DFL);
 	snprintf(number, sizeof number, "%d", boot);
 	setenv("KOSCHEI_BOOT", number, 1);
+	/* Node does everything with files in as many threads, 4 by default; each may be stuck in a disk that is stalled. */
+	setenv("UV_THREADPOOL_SIZE", "16", 1);
 	snprintf(number, sizeof number, "%d", AGENT_CLOCK);
 	setenv("KOSCHEI_CLOCK", number, 1);
 	if (ends[1] == AGENT_PIPE ? fcntl(AGENT_PIPE, F_SETFD, 0) < 0 : dup2(ends[1], AGENT_PIPE) < 0)
@@ -324,8 +335,51 @@ static void prepare_clock(void)
 	close(clock);
 }
 
+/* 0, or the errno of what failed. What was allocated before is written over: a commit needs no more of the disk. */
+static int write_durably(const char *path)
+{
+	static char content[PROBE_BYTES];
+	int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), error = 0;
+	if (file < 0)
+		return errno;
+	memset(content, content[0] + 1, sizeof content);
+	ssize_t written = pwrite(file, content, sizeof content, 0);
+	if (written != sizeof content)
+		error = written < 0 ? errno : ENOSPC;
+	else if (fdatasync(file) < 0)
+		error = errno;
+	close(file);
+	return error;
+}
+
+/* Tells how the volume does until nobody listens any more. */
+static int probe(const char *name, const char *path)
+{
+	prctl(PR_SET_NAME, name);
+	/* Not left behind by an agent that is killed. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_IGN);
+	for (;; poll(NULL, 0, PROBE_EVERY_MS)) {
+		int error = write_durably(path);
+		struct statvfs volume;
+		char text[64];
+		/* A full disk is not a dead one: Postgres itself finds out what it needs. */
+		if (error == ENOSPC || error == EDQUOT)
+			error = 0;
+		unsigned long long room = error == 0 && statvfs(path, &volume) == 0
+						  ? (unsigned long long)volume.f_bavail * volume.f_frsize
+						  : 0;
+		int length = error == 0 ? snprintf(text, sizeof text, "ok %llu\n", room)
+					: snprintf(text, sizeof text, "failed %d\n", error);
+		if (write(STDOUT_FILENO, text, length) < 0)
+			return 0;
+	}
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 4 && strcmp(argv[1], "--probe") == 0)
+		return probe(argv[2], argv[3]);
 	if (argc < 5 || strcmp(argv[1], "--lock") != 0 || strcmp(argv[3], "--") != 0) {
 		fprintf(stderr, "usage: koschei-init --lock <file> -- <agent> <arguments...>\n");
 		return EXIT_USAGE;

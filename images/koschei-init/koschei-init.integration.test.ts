@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeAll, expect, test } from 'vitest';
@@ -180,6 +180,68 @@ test('an agent without its clock says why it ends', async () => {
   );
   await run.line('ClockError: expected koschei-init');
   await run.line('the agent has ended');
+});
+
+test('stopped itself, it goes by what the agent has said since: the agent fences, and lives on', async () => {
+  const run = new Run(
+    `echo "deadline ${inMs(500)}" >&3; echo armed; sleep 0.7
+     echo 'deadline 0' >&3; echo "boot $KOSCHEI_BOOT fenced"; while :; do sleep 0.5; echo "boot $KOSCHEI_BOOT lives"; done`,
+    newLock(),
+  );
+  await run.line('armed');
+  run.signal('SIGSTOP');
+  await run.line('boot 1 fenced');
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  run.signal('SIGCONT');
+  await run.line('boot 1 lives', run.lines.length);
+  expect(run.lines.join()).not.toContain('deadline is reached');
+});
+
+test('an agent that is stopped with it is fenced when it goes on', async () => {
+  const run = new Run(
+    firstThenSurvey(`${stubborn}
+      echo "postmaster $postmaster" >&3; echo "deadline ${inMs(500)}" >&3; echo armed; kill -STOP $$`),
+    newLock(),
+  );
+  await run.line('armed');
+  run.signal('SIGSTOP');
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  expect(run.lines.join()).not.toContain('deadline is reached');
+  run.signal('SIGCONT');
+  expect((await run.record('the deadline is reached')).msLate).toBeGreaterThan(900);
+  expect(await run.line('boot 2 sees')).toMatch(nobodyElse);
+});
+
+test('on a busy machine the deadline is kept', async () => {
+  const burners = Array.from({ length: 2 * availableParallelism() }, () => '(while :; do :; done) &').join(
+    ' ',
+  );
+  const run = new Run(
+    firstThenSurvey(`${stubborn}
+      echo "postmaster $postmaster" >&3; ${burners}
+      echo "deadline ${inMs(1_500)}" >&3; while :; do :; done`),
+    newLock(),
+  );
+  // The fence budget leaves 400 ms for being late (src/dcs/schemas.ts).
+  expect((await run.record('the deadline is reached')).msLate).toBeLessThan(400);
+  expect((await run.record('no other process can run')).ms).toBeLessThan(1_100);
+  expect(await run.line('boot 2 sees')).toMatch(nobodyElse);
+});
+
+test('a volume is tried by writing to it, and told when it fails', async () => {
+  const file = join(directory, 'tried');
+  const tries = spawn(program, ['--probe', 'probe-test', file], { stdio: ['ignore', 'pipe', 'inherit'] });
+  running.push(tries);
+  const lines = createInterface({ input: tries.stdout })[Symbol.asyncIterator]();
+  expect((await lines.next()).value).toMatch(/^ok [1-9]\d*$/);
+  expect(readFileSync(file)).toHaveLength(4096);
+  const before = readFileSync(file);
+  await lines.next();
+  expect(readFileSync(file)).not.toEqual(before);
+  const none = spawn(program, ['--probe', 'probe-test', join(directory, 'none', 'x')], { stdio: 'pipe' });
+  running.push(none);
+  const failures = createInterface({ input: none.stdout })[Symbol.asyncIterator]();
+  expect((await failures.next()).value).toBe(`failed ${constants.errno.ENOENT}`);
 });
 
 test('a later deadline replaces the earlier one, and 0 takes it away', async () => {

@@ -33,11 +33,15 @@ import {
   type PeerAnswer,
   planSlots,
   rememberData,
+  stalledStorage,
+  standbyStorageSilenceMs,
+  storageProblem,
   type TransactionOutcome,
 } from './ha/index.ts';
 import type { Membership } from './membership.ts';
 import type { PeerAddress, Peers } from './peers.ts';
 import type { Routing } from './routing.ts';
+import type { Storage } from './storage.ts';
 
 export interface AgentOptions {
   readonly me: Me & {
@@ -51,6 +55,7 @@ export interface AgentOptions {
   readonly keys: ClusterKeys;
   readonly store: ClusterStore;
   readonly database: Database;
+  readonly storage: Storage;
   readonly peers: Peers;
   readonly guard: Guard;
   readonly membership: Membership;
@@ -157,6 +162,9 @@ export class Agent {
     const facts = this.#facts();
     const { reign } = this.#state;
     const o = facts.postgres.observation;
+    const stalled = stalledStorage(facts, standbyStorageSilenceMs);
+    if (stalled !== undefined)
+      return { ok: false, why: `nothing written to the ${stalled.volume} volume becomes durable` };
     if (facts.postgres.process !== 'running' || o === undefined || facts.now - o.at > 3_000)
       return { ok: false, why: `Postgres: ${facts.postgres.process}` };
     if (reign !== undefined)
@@ -190,13 +198,14 @@ export class Agent {
   #streamedBefore = false;
 
   #facts(): Facts {
-    const { database, store, peers, me, now } = this.#o;
+    const { database, storage, store, peers, me, now } = this.#o;
     const { instance, bootId, address, node } = me;
     const applied = database.applied;
     return {
       now: now(),
       me: { instance, bootId, address, node },
       volume: database.volume,
+      storage: storage.facts,
       dcs: { view: store.view, readAt: store.readAt },
       postgres: database.facts,
       peers: peers.facts,
@@ -420,6 +429,7 @@ export class Agent {
     const o = facts.postgres.observation;
     const overridden = o === undefined ? [] : o.overridden;
     const problem =
+      storageProblem(facts) ??
       this.#state.problem ??
       database.problem ??
       (overridden.length > 0
@@ -433,7 +443,7 @@ export class Agent {
     const at = received ?? o?.replayedLsn;
     return {
       instance: me.instance,
-      dataId: facts.volume.state === 'ready' ? facts.volume.dataId : noDataId,
+      dataId: announcedData(facts),
       bootId: me.bootId,
       address: me.address,
       node: me.node,
@@ -567,6 +577,14 @@ function read<T>(
   if (kv === undefined) return undefined;
   const parsed = parseJson(kv.value, schema);
   return typeof parsed === 'string' ? undefined : { value: parsed.value, revision: kv.modRevision };
+}
+
+/** Of a volume that has not been read yet, what was said last holds: its data are not to be taken for lost. */
+function announcedData({ volume, dcs, me }: Facts): string {
+  if (volume.state === 'ready') return volume.dataId;
+  if (volume.state !== 'unknown') return noDataId;
+  const listed = dcs.view.leader?.value.members.find((m) => m.instance === me.instance);
+  return dcs.view.members.get(me.instance)?.value.dataId ?? listed?.dataId ?? noDataId;
 }
 
 function stateOf(facts: Facts, operation: string | undefined, leads: boolean): MemberValue['state'] {

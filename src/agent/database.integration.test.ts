@@ -123,8 +123,9 @@ test.each(['primary', 'standby'] as const)(
       let after: Promise<unknown> | undefined;
       point.reached = () => {
         if (++reached === fenceAt)
-          after = database.operate({ do: 'fence', why: 'a test' }).then((outcome) => {
+          after = database.operate({ do: 'fence', why: 'a test' }).then(async (outcome) => {
             expect(outcome).toEqual({ ok: true });
+            await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000 });
             expect(findStaleProcesses(paths.dataRoot)).toEqual([]);
             point.reached = () => undefined;
             return contents();

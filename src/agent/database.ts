@@ -5,6 +5,7 @@ import type { Logger } from '../log/logger.ts';
 import {
   type ControlledSettings,
   clone,
+  doomedProcesses,
   findStaleProcesses,
   type Identity,
   LocalSql,
@@ -92,6 +93,8 @@ const limit = {
   proof: 3_000,
   /** For an operation to end that a fence interrupted; all that it can still wait for is a disk. */
   interrupted: 500,
+  /** For the look at the volume after a fence: the others are told that nothing is acknowledged any more, not later. */
+  lookAfterFence: 300,
 } as const;
 
 /** A Postgres that has not answered for this long is a problem to be told, ms. */
@@ -112,7 +115,7 @@ export class Database {
   readonly #process: PostgresProcess;
   #sql: LocalSql;
   #state: PostgresFacts;
-  #volume: Volume = { state: 'empty' };
+  #volume: Volume = { state: 'unknown' };
   #identity: Identity | undefined;
   #applied: AppliedSettings | undefined;
   #last: SqlObservation | undefined;
@@ -155,7 +158,7 @@ export class Database {
         void this.#onExit().catch((error) => this.#o.log.error({ err: error }, 'the end of Postgres')),
     });
     this.#sql = new LocalSql(options.installation.paths, { now: options.now });
-    this.#state = { process: 'none', since: options.now(), walLost: false };
+    this.#state = { process: 'ended', since: options.now(), walLost: false };
   }
 
   get facts(): PostgresFacts {
@@ -196,12 +199,12 @@ export class Database {
     return this.#last !== undefined && this.#last.checkpointTimeline === this.#last.timeline;
   }
 
-  /** Brings the volume into order and reads what is on it; before anything else. */
+  /**
+   * Brings the volume into order and reads what is on it; before that nothing is started. It takes as long as the disk
+   * does, and as what is half made takes to be removed. Throws when the volume cannot be read or is not this cluster's.
+   */
   async open(): Promise<void> {
-    await prepareVolume(this.#o.installation.paths);
-    await this.#readVolume();
-    if (findStaleProcesses(this.#o.installation.paths.dataRoot).length > 0)
-      this.#set({ process: 'leftovers', since: this.#o.now(), walLost: false });
+    await this.#lookUntilFree({ once: true });
   }
 
   async close(): Promise<void> {
@@ -363,18 +366,39 @@ export class Database {
    */
   async #fence(why: string, before: Promise<unknown>): Promise<void> {
     const report = await this.#process.fence();
-    const ended = await Promise.race([before.then(() => true), sleep(limit.interrupted, false)]);
+    await Promise.race([before, sleep(limit.interrupted)]);
     // It cannot have started anything after it was interrupted; this makes sure.
     const again = await this.#process.fence({ graceMs: 0 });
     this.#o.log.warn({ ...report, killed: report.killed + again.killed }, `fenced: ${why}`);
-    if (!ended)
-      throw new OperationError(
-        'OperationHangs',
-        'Postgres is dead, but what was being done to it has not ended: look for a stalled disk',
-      );
-    // One that began before has perhaps not seen what the interrupted operation wrote last.
-    await this.#ending?.catch(() => undefined);
-    await this.#ended();
+    this.#o.guard.postmaster(0);
+    // Nothing is acknowledged any more: that need not wait for the disk, which may be why this is necessary.
+    this.#state = { process: 'ended', since: this.#o.now(), walLost: false };
+    const look = before
+      .then(() => this.#lookUntilFree())
+      .catch((error) => this.#o.log.error({ err: error }, 'the volume after a fence'));
+    await Promise.race([look, sleep(limit.lookAfterFence)]);
+  }
+
+  /**
+   * Nothing of Postgres can run: looks at the volume when no process holds it any more, and again until it can be read
+   * (`once`: throws instead).
+   */
+  async #lookUntilFree({ once = false } = {}): Promise<void> {
+    const { since } = this.#state;
+    for (let first = true; ; first = false) {
+      if (!first) await sleep(lookAgainMs);
+      // A later fence looks by itself.
+      if (this.#state.process !== 'ended' || this.#state.since !== since) return;
+      if (doomedProcesses(this.#o.installation.paths.dataRoot).length > 0) continue;
+      // One that began before has perhaps not seen what the interrupted operation wrote last.
+      await this.#ending?.catch(() => undefined);
+      try {
+        return await this.#ended();
+      } catch (error) {
+        if (once) throw error;
+        this.#o.log.error({ err: error }, 'Postgres was fenced, and its volume cannot be read');
+      }
+    }
   }
 
   /** Where the shutdown's checkpoint is. A Postgres that crashed while it was stopped has none to go by. */
@@ -713,6 +737,8 @@ export class Database {
 
   async #onExit(): Promise<void> {
     this.#o.guard.postmaster(0);
+    // It was fenced, and had slept uninterruptibly since: the fence sees to the rest.
+    if (this.#state.process === 'ended') return;
     // Until the volume has been read again nothing may be started from it.
     if (this.#state.process === 'running' || this.#state.process === 'starting')
       this.#state = {
@@ -759,9 +785,12 @@ export class Database {
       throw error;
     }
     this.#volumeProblem = undefined;
-    const left = findStaleProcesses(this.#o.installation.paths.dataRoot);
+    const { dataRoot } = this.#o.installation.paths;
+    const left = findStaleProcesses(dataRoot);
+    const process = left.length === 0 ? 'none' : isAllDoomed(dataRoot, left) ? 'ended' : 'leftovers';
     this.#o.guard.postmaster(0);
-    this.#set({ process: left.length > 0 ? 'leftovers' : 'none', since: this.#o.now(), walLost: false });
+    this.#set({ process, since: this.#o.now(), walLost: false });
+    if (process === 'ended') void this.#lookUntilFree();
   }
 
   async #readVolume(): Promise<void> {
@@ -851,6 +880,11 @@ async function step<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const result = await work;
   signal.throwIfAborted();
   return result;
+}
+
+function isAllDoomed(dataRoot: string, processes: readonly number[]): boolean {
+  const doomed = doomedProcesses(dataRoot);
+  return processes.every((pid) => doomed.includes(pid));
 }
 
 function messageOf(error: unknown): string {

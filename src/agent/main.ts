@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { userInfo } from 'node:os';
+import { join } from 'node:path';
 import { agentFieldManager, path, podHost, port } from '../api/names.ts';
 import { ClusterStore, type ClusterView, clusterKeys, Etcd } from '../dcs/index.ts';
 import { inClusterCredentials, KubeClient } from '../kube/index.ts';
@@ -19,6 +20,7 @@ import { Membership } from './membership.ts';
 import { agentMetrics } from './metrics.ts';
 import { Peers } from './peers.ts';
 import { Routing, type RoutingApi } from './routing.ts';
+import { Storage } from './storage.ts';
 import { agentVersion } from './version.ts';
 
 const probeTimeoutMs = 500;
@@ -74,7 +76,12 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     leaderHistory: () => leaderHistory(store.view, peers),
     onChange: tick,
   });
-  await database.open();
+  const storage = new Storage({
+    program: join(path.programs, 'koschei-init'),
+    paths,
+    now: bootTimeMs,
+    log,
+  });
 
   const pod = {
     namespace,
@@ -103,6 +110,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     keys,
     store,
     database,
+    storage,
     peers,
     guard,
     membership,
@@ -155,7 +163,10 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     });
   store.start();
   peers.start();
+  storage.start();
   running.start();
+  // It takes as long as the disk does: meanwhile the agent answers, and says what it waits for.
+  database.open().catch(fail);
   log.info({ instance, boot: environment.KOSCHEI_BOOT, postgres: binaries.version }, 'the agent runs');
 }
 
@@ -200,6 +211,17 @@ async function connectEtcd(environment: Environment): Promise<Etcd> {
   });
 }
 
+/** Ends the agent; koschei-init starts it again. */
+async function fail(error: unknown): Promise<never> {
+  log.error({ err: error }, 'the agent cannot go on');
+  await reportTermination(
+    error instanceof InitError
+      ? error
+      : new InitError('AgentFailed', error instanceof Error ? error.message : String(error)),
+  );
+  process.exit(1);
+}
+
 const log = createLogger({ name: 'agent', level: 'info' });
 try {
   const environment = readEnvironment(process.env);
@@ -211,11 +233,5 @@ try {
   } else if (process.argv[2] === 'run') await run(environment, now, log);
   else throw new Error('usage: agent init | run');
 } catch (error) {
-  log.error({ err: error }, 'the agent cannot go on');
-  await reportTermination(
-    error instanceof InitError
-      ? error
-      : new InitError('AgentFailed', error instanceof Error ? error.message : String(error)),
-  );
-  process.exit(1);
+  await fail(error);
 }

@@ -16,6 +16,7 @@ const schema = z.object({
   receivedLsn: lsn.optional(),
   replayedLsn: lsn.optional(),
   replaysLocalWal: z.boolean().optional(),
+  storageStalled: z.boolean().optional(),
   checkpointed: z.boolean(),
   ancestors: z.array(z.object({ timeline: z.int().min(1), end: lsn })).max(100_000),
 });

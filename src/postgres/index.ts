@@ -8,6 +8,7 @@ export * from './log-parser.ts';
 export * from './lsn.ts';
 export * from './paths.ts';
 export * from './process.ts';
+export { processesNamed } from './processes.ts';
 export * from './program.ts';
 export * from './remote.ts';
 export * from './replication-names.ts';

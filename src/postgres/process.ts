@@ -48,6 +48,8 @@ export class PostgresProcess {
   readonly #onLog: (line: string) => void;
   readonly #onExit: (exit: PostmasterExit) => void;
   #postmaster: Postmaster | undefined;
+  /** The look at postmaster.pid under way. */
+  #asking: Promise<PostmasterStatus> | undefined;
 
   /**
    * `onLog` gets each line of its log as Postgres wrote it (see `PostgresLogParser`); `onExit` is called once for each
@@ -178,8 +180,18 @@ export class PostgresProcess {
     }
   }
 
-  /** Reads postmaster.pid, which is on the data volume: it may hang with the disk. */
-  async status(): Promise<PostmasterStatus> {
+  /**
+   * Reads postmaster.pid, which is on the data volume: it may hang with the disk. One look at a time: each that hangs keeps
+   * a thread from everything else that Node does with files and names.
+   */
+  status(): Promise<PostmasterStatus> {
+    this.#asking ??= this.#readStatus().finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #readStatus(): Promise<PostmasterStatus> {
     const { pid } = this;
     if (pid === undefined) return 'stopped';
     const text = await ifThere(readFile(join(this.#installation.paths.pgdata, 'postmaster.pid'), 'utf8'));
@@ -272,4 +284,9 @@ function startFailure(postmaster: Postmaster | undefined): PostgresError {
 /** Live processes that work in one of the volume's data directories. Touches no disk. */
 export function findStaleProcesses(dataRoot: string): number[] {
   return postgresProcesses(dataRoot);
+}
+
+/** Of those, the ones that never run again but have not ended yet: their disk does not answer. */
+export function doomedProcesses(dataRoot: string): number[] {
+  return postgresProcesses(dataRoot).filter(isDoomed);
 }

@@ -8,6 +8,8 @@ import { join } from 'node:path';
 interface ProcessEntry {
   readonly pid: number;
   readonly parent: number;
+  /** The command's name, at most 15 bytes. */
+  readonly name: string;
   /** R, S, D, ... as in proc(5). */
   readonly state: string;
   /** Working directory; undefined when it may not be read. */
@@ -21,9 +23,16 @@ function listProcesses(): ProcessEntry[] {
     try {
       const stat = readFileSync(`/proc/${name}/stat`, 'latin1');
       // The command's name, in parentheses, may hold anything; the state follows the last parenthesis.
-      const [state = '', parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      const end = stat.lastIndexOf(')');
+      const [state = '', parent] = stat.slice(end + 2).split(' ');
       if (state === 'Z' || state === 'X') continue;
-      entries.push({ pid: Number(name), parent: Number(parent), state, directory: workingDirectory(name) });
+      entries.push({
+        pid: Number(name),
+        parent: Number(parent),
+        name: stat.slice(stat.indexOf('(') + 1, end),
+        state,
+        directory: workingDirectory(name),
+      });
     } catch {
       // It ended while we looked.
     }
@@ -70,6 +79,11 @@ export function postgresProcesses(dataRoot: string, postmaster?: number): number
   }
   found.delete(process.pid);
   return [...found].filter((pid) => entries.some((entry) => entry.pid === pid));
+}
+
+/** Live processes of this name (of at most 15 bytes), and what each does: R, S, D, T, ... as in proc(5). */
+export function processesNamed(name: string): { readonly pid: number; readonly state: string }[] {
+  return listProcesses().filter((entry) => entry.name === name);
 }
 
 /** Does it sleep uninterruptibly with SIGKILL pending? Then it never runs again in user space. */

@@ -116,6 +116,7 @@ function openReason(s: Situation, ttlMs: number, fast: boolean): { since: number
 export function standsBack(facts: Facts, state: HaState): boolean {
   const { leader, sync, config } = facts.dcs.view;
   if (leader === undefined || sync?.value.mode !== 'sync' || config?.value.fencing !== 'fast') return false;
+  if (pausedUntil(facts, state) !== undefined) return false;
   // One that has not yet been promoted sends nothing that could be in no history.
   if (state.provedTerm !== leader.value.term || facts.volume.state !== 'ready') return false;
   const mayStand = includesMember(sync.value.names, {

@@ -27,6 +27,7 @@ import type {
   PeerFacts,
   PostgresFacts,
   Reign,
+  StorageFacts,
   TransactionOutcome,
   Volume,
   Walsender,
@@ -36,6 +37,7 @@ import { noDataId } from './names.ts';
 import { answerProbe } from './probe.ts';
 import { divergence } from './rejoin.ts';
 import { wantedSettings } from './settings.ts';
+import { storageProblem } from './storage.ts';
 
 const now = 1_000_000;
 const ref = (i: number): MemberRef => ({ instance: `shop-${i}`, dataId: String(i).repeat(16) });
@@ -182,6 +184,7 @@ interface World extends Stored {
   readonly postgres?: PostgresFacts;
   readonly peers?: readonly [string, PeerFacts][];
   readonly applied?: readonly string[];
+  readonly storage?: readonly StorageFacts[];
   readonly stopRequested?: boolean;
   readonly readAt?: number | undefined;
 }
@@ -191,6 +194,7 @@ function facts(w: World): Facts {
     now: w.now ?? now,
     me: { instance: A.instance, bootId: boot(A), address: 'address of shop-1', node: 'node of shop-1' },
     volume: w.volume ?? volume(),
+    storage: w.storage ?? [],
     dcs: { view: stored(w), readAt: 'readAt' in w ? w.readAt : now - 10 },
     postgres: w.postgres ?? standby(),
     peers: new Map(w.peers ?? []),
@@ -804,6 +808,120 @@ describe('fencing', () => {
   });
 });
 
+describe('a stalled disk', () => {
+  const silentFor = (ms: number, lookedAt = now): StorageFacts[] => [
+    { volume: 'data', goodAt: now - 100, lookedAt: now },
+    { volume: 'WAL', goodAt: lookedAt - ms, lookedAt },
+  ];
+
+  it('of the leader is a dead disk: it is fenced for a living member of the set', () => {
+    const d = tick(leader(), { ...leading, storage: silentFor(5_001) });
+    expect(operation(d)).toMatchObject({ do: 'fence' });
+    expect(operation(tick(leader(), { ...leading, storage: silentFor(5_000) }))).toBeUndefined();
+    // Also while it is being stopped, which would take as long as the disk does.
+    const stopping = leader({}, doing({ do: 'stop' }));
+    expect(operation(tick(stopping, { ...leading, storage: silentFor(5_001) }))?.do).toBe('fence');
+  });
+
+  it('is waited for where nobody can take the place, or everybody waits for a disk', () => {
+    for (const peers of [[], [answer(B, { state: 'unknown', storageStalled: true }), answer(C)]])
+      expect(operation(tick(leader(), { ...leading, peers, storage: silentFor(9_000) }))?.do).not.toBe(
+        'fence',
+      );
+    const paused = config({ paused: { until: '2026-01-01T02:00:00Z', forMs: 60_000 } });
+    const inPause = { ...leading, config: paused, storage: silentFor(9_000) };
+    expect(operation(tick(leader(), inPause))?.do).not.toBe('fence');
+    const asynchronous = {
+      ...leading,
+      sync: { mode: 'async' as const, names: [] },
+      config: config({ synchronous: 0 }),
+      applied: [],
+      storage: silentFor(9_000),
+    };
+    const reign = { sync: { term: 3, mode: 'async' as const, names: [] } };
+    expect(operation(tick(leader(reign, { syncNames: [] }), asynchronous))?.do).toBe('fence');
+    expect(operation(tick(leader(reign, { syncNames: [] }), { ...asynchronous, peers: [] }))?.do).not.toBe(
+      'fence',
+    );
+  });
+
+  it('counts as such for as long as it was looked at, not for as long as the agent stood still', () => {
+    const late = silentFor(3_000, now - 10_000);
+    expect(operation(tick(leader(), { ...leading, storage: late }))).toBeUndefined();
+  });
+
+  it('after the fence is left alone, and the peers are told that this instance has fenced', () => {
+    const stalled: World = {
+      ...leading,
+      storage: silentFor(7_000),
+      postgres: { process: 'ended', since: now, walLost: false },
+    };
+    const d = ended(leader({}, doing({ do: 'fence', why: '' })), { ok: true }, stalled);
+    expect(d.commands).toEqual([]);
+    expect(d.state.reign).toBeUndefined();
+    expect(fenceDeadline(d.state, facts(stalled))).toBe(0);
+    expect(answerProbe(d.state, facts(stalled))).toMatchObject({ state: 'fenced', term: 3 });
+    const later = { ...stalled, now: now + 60_000, postgres: down };
+    const told = later.storage?.map((v) => ({ ...v, lookedAt: now + 60_000 })) ?? [];
+    expect(tick(d.state, { ...later, storage: told }).commands).toEqual([]);
+    expect(operation(tick(d.state, { ...later, leader: leaderOf(B, { term: 4 }), storage: [] }))?.do).toBe(
+      'start',
+    );
+  });
+
+  it('of a standby keeps it from standing, and it says so', () => {
+    const silent: World = {
+      leader: leaderOf(B),
+      sync: { names: [A] },
+      peers: [],
+      applied: [placeholderName],
+    };
+    const suspicious = follower({ proofAt: now - 1_000, leaderSeen: { revision: '40', at: now - 1_250 } });
+    expect(operation(tick(suspicious, { ...silent, storage: silentFor(2_500) }))?.do).toBe('stop-receiver');
+    const stalled = { ...silent, storage: silentFor(2_501) };
+    expect(tick(suspicious, stalled).commands).toEqual([]);
+    expect(answerProbe(suspicious, facts(stalled))).toMatchObject({ state: 'unknown', storageStalled: true });
+  });
+
+  it('of a synchronous standby has it replaced as soon as a commit waits for it', () => {
+    const stalled = [answer(B, { state: 'unknown', storageStalled: true }), answer(C)];
+    const waiting: World = {
+      ...leading,
+      peers: stalled,
+      postgres: primary([walsender(B), walsender(C, { syncPriority: 0 })], { commitWaitMs: 500 }),
+    };
+    expect(operation(tick(leader(), waiting))).toMatchObject({
+      do: 'configure',
+      settings: { synchronousNames: [name(C), name(B)] },
+    });
+    expect(operation(tick(leader(), { ...waiting, peers: [answer(B), answer(C)] }))).toBeUndefined();
+  });
+
+  it('lets this instance leave', () => {
+    const stopped: World = {
+      leader: leaderOf(B),
+      stopRequested: true,
+      volume: { state: 'unknown' },
+      postgres: { process: 'ended', since: now, walLost: false },
+    };
+    expect(kinds(tick(follower(), stopped))).toEqual(['exit']);
+    expect(tick(follower(), { ...stopped, stopRequested: false }).commands).toEqual([]);
+  });
+
+  it('is told as long as it lasts, in words that stay the same', () => {
+    const problem = (ms: number) =>
+      storageProblem(
+        facts({ storage: [{ volume: 'WAL', goodAt: now - ms, lookedAt: now, failure: 'EIO' }] }),
+      );
+    expect(problem(5_000)).toBeUndefined();
+    expect(problem(5_001)).toMatchObject({
+      reason: 'StorageStalled',
+      message: expect.stringContaining('EIO'),
+    });
+    expect(problem(99_000)).toEqual(problem(5_001));
+  });
+});
+
 describe('standing for election', () => {
   /** B leads, A is in the set, and B has been silent on both clocks. */
   const silent: World = { leader: leaderOf(B), sync: { names: [A] }, peers: [], applied: [placeholderName] };
@@ -1073,6 +1191,8 @@ describe('a standby that may not stand', () => {
     expect(receives(suspicious(), { ...silent, sync: { mode: 'async', names: [] } })).toBe(true);
     expect(receives(suspicious(), { ...silent, config: config({ fencing: 'strict' }) })).toBe(true);
     expect(receives(suspicious({ provedTerm: 2 }), silent)).toBe(true);
+    const paused = config({ paused: { until: '2026-01-01T02:00:00Z', forMs: 60_000 } });
+    expect(receives(suspicious(), { ...silent, config: paused })).toBe(true);
   });
 
   it('for now, because another member goes first, stops receiving when that one does', () => {

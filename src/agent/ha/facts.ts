@@ -8,6 +8,8 @@ export interface Facts {
   readonly now: number;
   readonly me: Me;
   readonly volume: Volume;
+  /** The data volume and, if there is one, the WAL volume: does what is written to them become durable? */
+  readonly storage: readonly StorageFacts[];
   readonly dcs: Dcs;
   readonly postgres: PostgresFacts;
   /** What the other agents answered, by instance name. */
@@ -27,6 +29,8 @@ export interface Me {
 
 /** The data directory. */
 export type Volume =
+  /** Not yet read since this agent was started: its disk may be stalled. */
+  | { readonly state: 'unknown' }
   | { readonly state: 'empty' }
   /** Something was interrupted half-way: never to be started, to be cloned anew. */
   | { readonly state: 'tainted'; readonly why: string }
@@ -44,6 +48,17 @@ export type Volume =
       readonly wrongParent?: boolean;
     };
 
+/** What a process that writes to a volume and waits for the disk has to say, again and again. */
+export interface StorageFacts {
+  readonly volume: 'data' | 'WAL';
+  /** When a write was last seen to be durable, or when that was first looked for. */
+  readonly goodAt: number;
+  /** Up to when it was looked for; what kept this agent or the writing process from running does not count. */
+  readonly lookedAt: number;
+  /** Why the last write failed, if it did not just take long. */
+  readonly failure?: string;
+}
+
 export interface Dcs {
   readonly view: ClusterView;
   /** When the newest answered linearizable read was sent. */
@@ -51,8 +66,11 @@ export interface Dcs {
 }
 
 export interface PostgresFacts {
-  /** `leftovers`: processes of a former postmaster are still alive. */
-  readonly process: 'none' | 'starting' | 'running' | 'leftovers';
+  /**
+   * `leftovers`: processes of a former postmaster are still alive. `ended`: nothing can be acknowledged any more, but the
+   * volume has not been read since, or processes in uninterruptible sleep still hold it; nothing may be started on it.
+   */
+  readonly process: 'none' | 'starting' | 'running' | 'leftovers' | 'ended';
   /** How this agent started the process; undefined when none. */
   readonly startedAs?: 'primary' | 'standby';
   /** When the process started or ended. */
@@ -118,6 +136,8 @@ export interface PeerAnswer {
   readonly replayedLsn?: bigint | undefined;
   /** Standby: it may hold more than that (see `Observation`). */
   readonly replaysLocalWal?: boolean | undefined;
+  /** What is written to its volumes does not become durable: no commit that waits for it will be acknowledged soon. */
+  readonly storageStalled?: boolean | undefined;
   /** Primary: the control file is on the current timeline, so pg_rewind may use it as a source. */
   readonly checkpointed: boolean;
   /** Primary: ancestors of its timeline: `timeline` ended at `end`. */

@@ -1,5 +1,8 @@
 import type { Draft } from './draft.ts';
-import type { Facts, HaState, Operation } from './facts.ts';
+import type { Facts, HaState, Operation, Reign } from './facts.ts';
+import { pausedUntil } from './pause.ts';
+import { stalledStorage, storageSilenceMs } from './storage.ts';
+import { livingStandby, livingSyncMember } from './sync-upkeep.ts';
 
 /** A primary whose database has not answered for this long is given up, ms. */
 const databaseSilenceMs = 5_000;
@@ -10,7 +13,8 @@ const databaseSilenceMs = 5_000;
  */
 export function fenceDeadline(state: HaState, facts: Facts): number {
   const running = state.operation?.operation;
-  const ending = running?.do === 'fence' && facts.postgres.process !== 'none';
+  const { process } = facts.postgres;
+  const ending = running?.do === 'fence' && process !== 'none' && process !== 'ended';
   if (!mayWrite(facts) && !isOpening(running) && !ending) return 0;
   return state.reign?.deadline ?? state.lastDeadline ?? 0;
 }
@@ -25,6 +29,7 @@ function mayWrite(facts: Facts): boolean {
   const { process, startedAs, observation } = facts.postgres;
   return (
     process !== 'none' &&
+    process !== 'ended' &&
     (startedAs !== 'standby' || observation?.inRecovery === false || process === 'leftovers')
   );
 }
@@ -81,5 +86,20 @@ export function fenceIfDue(draft: Draft): boolean {
     );
     return true;
   }
+  const stalled = stalledStorage(facts, storageSilenceMs);
+  const heir = stalled === undefined ? undefined : heirOf(draft, reign);
+  if (stalled !== undefined && heir !== undefined) {
+    draft.operate(
+      { do: 'fence', why: `nothing written to the ${stalled.volume} volume becomes durable` },
+      `a stalled disk is a dead disk, and ${heir.instance} has another one`,
+    );
+    return true;
+  }
   return false;
+}
+
+/** Who can take the place: where nobody can, or where everybody's disk stands still, the place is better kept. */
+function heirOf(draft: Draft, { stage, sync }: Reign) {
+  if (stage !== 'leading' || pausedUntil(draft.facts, draft.state) !== undefined) return undefined;
+  return sync.mode === 'sync' ? livingSyncMember(draft, sync) : livingStandby(draft);
 }

@@ -6,3 +6,4 @@ export { fenceDeadline } from './fence.ts';
 export { noDataId } from './names.ts';
 export { answerProbe } from './probe.ts';
 export { nothingKnown, planSlots, rememberData, type SlotPlan } from './slots.ts';
+export { stalledStorage, standbyStorageSilenceMs, storageProblem } from './storage.ts';

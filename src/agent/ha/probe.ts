@@ -1,6 +1,7 @@
 import { freshMs, leaderAnswer, provesLeadership } from './candidate.ts';
 import type { Draft } from './draft.ts';
 import type { Facts, HaState, PeerAnswer } from './facts.ts';
+import { stalledStorage, standbyStorageSilenceMs } from './storage.ts';
 
 /** What this agent answers to a probe now: a proof of leadership is computed, never remembered. */
 export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
@@ -13,7 +14,8 @@ export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
     running &&
     !o.inRecovery &&
     facts.now < reign.deadline;
-  const standby = running && o.inRecovery;
+  const stalled = stalledStorage(facts, standbyStorageSilenceMs) !== undefined;
+  const standby = running && o.inRecovery && !stalled;
   return {
     instance: facts.me.instance,
     ...(facts.volume.state === 'ready' ? { dataId: facts.volume.dataId } : {}),
@@ -25,6 +27,7 @@ export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
     receivedLsn: running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined,
     replayedLsn: running ? o.replayedLsn : undefined,
     ...(standby && o.replaysLocalWal === true ? { replaysLocalWal: true } : {}),
+    ...(stalled ? { storageStalled: true } : {}),
     checkpointed: false,
     ancestors: [],
   };

@@ -7,6 +7,7 @@ import { sameMember } from './names.ts';
 import { obeyCommand } from './orders.ts';
 import { clone, rejoin } from './rejoin.ts';
 import { isMine, wantedSettings } from './settings.ts';
+import { stalledStorage, standbyStorageSilenceMs } from './storage.ts';
 import { namesAfterTakeover } from './sync-upkeep.ts';
 
 /** How old a linearizable read may be when a candidate begins a takeover, ms; the taking transaction compares again. */
@@ -18,11 +19,15 @@ export function follow(draft: Draft): void {
   const { view } = facts.dcs;
   const { volume, postgres } = facts;
   if (facts.stopRequested) {
-    if (postgres.process === 'none') draft.commands.push({ kind: 'exit', because: 'everything is down' });
+    if (postgres.process === 'none' || postgres.process === 'ended')
+      draft.commands.push({ kind: 'exit', because: 'everything is down' });
     else if (draft.now >= state.retryAt) draft.operate({ do: 'stop' }, 'it is being stopped');
     return;
   }
   clearWaiting(draft);
+  // Nothing is founded, taken, started or copied on a volume that does not take it in.
+  if (postgres.process === 'ended' || volume.state === 'unknown') return;
+  if (stalledStorage(facts, standbyStorageSilenceMs) !== undefined) return;
   if (view.config === undefined || state.transaction !== undefined) {
     if (view.config === undefined)
       draft.problem(

@@ -105,13 +105,16 @@ export function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean
 }
 
 /**
- * Members of `sync` for whom commits wait while their agents do not answer: on a dead node a connection looks alive
- * until `wal_sender_timeout`.
+ * Members of `sync` for whom commits wait while their agents do not answer, or say that their disk is stalled: on a dead
+ * node, or with a receiver that waits for its disk, a connection looks alive until `wal_sender_timeout`.
  */
 function silentMembers(facts: Facts, reign: Reign, o: Observation): string[] {
   if (o.commitWaitMs < commitWaitLimitMs) return [];
   return reign.sync.names
-    .filter((m) => facts.now - (facts.peers.get(m.instance)?.at ?? 0) > agentSilenceMs)
+    .filter(({ instance }) => {
+      const peer = facts.peers.get(instance);
+      return facts.now - (peer?.at ?? 0) > agentSilenceMs || peer?.answer.storageStalled === true;
+    })
     .map((m) => m.dataId);
 }
 
