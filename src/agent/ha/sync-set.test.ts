@@ -438,6 +438,22 @@ describe('with more than one synchronous standby', () => {
       names: [placeholderName, placeholderName, ...names(D, E)],
     });
   });
+
+  it('lets them wait until every walsender has the list between: one with the list before would be counted', () => {
+    const s = situation({
+      config: two,
+      stored: stored(D, E),
+      names: [placeholderName, placeholderName, ...names(D, E)],
+      candidates: [candidate(D), candidate(E)],
+    });
+    // D is away, and C still has {C, D, E}: E, with {D, E}, would count C in place of D.
+    const late = [walsender(C, { syncPriority: 1 }), walsender(E, { syncPriority: 4 })];
+    expect(planSyncSet({ ...s, observation: look(1_000, late) }).step).toBe('nothing');
+    expect(planSyncSet({ ...s, observation: look(1_040, streams(0, 3, 4)) })).toMatchObject({
+      step: 'names',
+      names: names(D, E),
+    });
+  });
 });
 
 describe('between synchronous and asynchronous', () => {

@@ -85,10 +85,13 @@ export function planSyncSet(s: SyncSituation): SyncStep {
  */
 function changeOver(s: SyncSituation, step: Extract<SyncStep, { step: 'names' }>): SyncStep {
   const kept = step.names.filter((n) => n !== placeholderName && s.names.includes(n));
-  // Nobody is counted on, or whoever is counts only itself.
-  if (s.stored.names.length === 0 || isSafeChange(s.names, step.names)) return step;
-  if (!s.namesApplied || (s.observation !== undefined && !isSettled(s.observation, s.names)))
-    return { step: 'nothing' };
+  if (s.stored.names.length === 0) return step; // Nobody is counted on.
+  const settled = s.namesApplied && (s.observation === undefined || isSettled(s.observation, s.names));
+  // Such a list goes only when every walsender has it: one with the list before it would be counted by the next list,
+  // unless that counts one name alone.
+  const ends = s.names.includes(placeholderName) && kept.length === step.names.length && kept.length > 1;
+  if (isSafeChange(s.names, step.names) && (settled || !ends)) return step;
+  if (!settled) return { step: 'nothing' };
   let length = Math.max(s.names.length, step.names.length) + 1;
   const between = () => [...Array<string>(length - kept.length).fill(placeholderName), ...kept];
   // Everybody gets another priority, so that it can be seen who has loaded it.
