@@ -33,6 +33,7 @@ import {
   type PeerAnswer,
   planSlots,
   rememberData,
+  slotPositions,
   stalledStorage,
   standbyStorageSilenceMs,
   storageProblem,
@@ -303,7 +304,7 @@ export class Agent {
 
   /** Everything that follows from what is known and decided: looking, asking, telling. */
   #followUp(facts: Facts, before: HaState): void {
-    const { peers, routing, membership, database, log } = this.#o;
+    const { peers, routing, membership } = this.#o;
     const { reign } = this.#state;
     const o = facts.postgres.observation;
     if (facts.postgres.process !== 'running') this.#streamedBefore = false;
@@ -331,30 +332,23 @@ export class Agent {
     this.#announced = said;
 
     this.#knownData = rememberData(this.#knownData, facts.dcs.view);
-    const slots = planSlots(this.#knownData, facts.dcs.view, facts.me.instance);
-    const slotsDue =
-      facts.now - this.#slotsAt > slotsEveryMs || !slots.wanted.every((slot) => this.#slots.includes(slot));
-    if (leads && slotsDue && this.#state.operation === undefined) {
-      this.#slotsAt = facts.now;
-      this.#slots = slots.wanted;
-      database
-        .tendSlots(slots)
-        .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
-    }
+    const follows = o?.inRecovery === true && o.receiver?.status === 'streaming';
+    if ((leads || follows) && this.#state.operation === undefined) this.#tendSlots(facts);
     if (leads && this.#state.operation === undefined) this.#keepPassword(facts, reign.term);
-    if (
-      !leads &&
-      o?.inRecovery === true &&
-      o.receiver?.status === 'streaming' &&
-      facts.now - this.#slotsAt > slotsEveryMs
-    ) {
-      this.#slotsAt = facts.now;
-      // A standby keeps no slots: nobody advances them, and they would hold WAL for ever.
-      database
-        .tendSlots({ wanted: [], obsolete: () => true })
-        .then(() => database.forgetOldData())
-        .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
-    }
+  }
+
+  /** Whatever is missing at once, the rest every 10 s. A standby that streams also forgets the data of before. */
+  #tendSlots(facts: Facts): void {
+    const { database, log } = this.#o;
+    const plan = planSlots(this.#knownData, facts.dcs.view, facts.me.instance);
+    const isComplete = plan.wanted.every((slot) => this.#slots.includes(slot));
+    if (isComplete && facts.now - this.#slotsAt <= slotsEveryMs) return;
+    this.#slotsAt = facts.now;
+    this.#slots = plan.wanted;
+    database
+      .tendSlots({ ...plan, positions: slotPositions(facts) })
+      .then(() => (facts.postgres.observation?.inRecovery ? database.forgetOldData() : undefined))
+      .catch((error: Error) => log.warn({ err: error }, 'slots could not be tended'));
   }
 
   /** Once per term and password: what a primary of before was told may not have reached this one. */

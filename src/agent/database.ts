@@ -45,10 +45,11 @@ import type {
   OperationOutcome,
   PostgresFacts,
   Settings,
-  SlotPlan,
+  SlotUpkeep,
   Upstream,
   Volume,
 } from './ha/index.ts';
+import { tendSlots } from './slot-upkeep.ts';
 import { readAcceptedSettings, refusedByProgram, writeAcceptedSettings } from './user-settings.ts';
 
 /** What Postgres is to run with, besides what the decisions set. */
@@ -714,15 +715,10 @@ export class Database {
     }
   }
 
-  /** Makes the slots that are missing and drops those that are nobody's or that hold nothing any more; on the primary. */
-  async tendSlots({ wanted, obsolete }: SlotPlan): Promise<void> {
-    for (const slot of this.#last?.slots ?? []) {
-      const ours = slot.type === 'physical' && slot.name.startsWith('k_');
-      if (ours && !slot.active && (obsolete(slot.name) || slot.walStatus === 'lost'))
-        await this.#sql.dropSlot(slot.name);
-    }
-    const there = new Set((this.#last?.slots ?? []).map((s) => s.name));
-    for (const name of wanted) if (!there.has(name)) await this.#sql.createSlot(name);
+  /** See `tendSlots`. */
+  async tendSlots(upkeep: SlotUpkeep): Promise<void> {
+    const seen = this.#last;
+    if (seen !== undefined) await tendSlots(this.#sql, upkeep, seen.slots, seen.inRecovery);
   }
 
   /** Gives the application's role the password that the operator wants; on the primary. */

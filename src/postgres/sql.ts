@@ -51,6 +51,8 @@ const slotRow = z.object({
   restartLsn: lsn.nullable(),
   /** reserved, extended, unreserved, lost; null without restartLsn. */
   walStatus: z.string().nullable(),
+  /** It keeps vacuum from removing rows, as a standby with `hot_standby_feedback` asked. */
+  holdsRows: z.boolean(),
 });
 export type SlotRow = z.infer<typeof slotRow>;
 
@@ -157,7 +159,7 @@ SELECT json_build_object(
     FROM pg_stat_replication WHERE client_addr IS NOT NULL),
   'slots', (SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'type', slot_type, 'active', active, 'restartLsn', restart_lsn,
-      'walStatus', wal_status)), '[]')
+      'walStatus', wal_status, 'holdsRows', xmin IS NOT NULL OR catalog_xmin IS NOT NULL)), '[]')
     FROM pg_replication_slots),
   'synchronousStandbyNames', current_setting('synchronous_standby_names'),
   'primaryConninfo', current_setting('primary_conninfo'),

@@ -5,5 +5,12 @@ export type * from './facts.ts';
 export { fenceDeadline } from './fence.ts';
 export { noDataId } from './names.ts';
 export { answerProbe } from './probe.ts';
-export { nothingKnown, planSlots, rememberData, type SlotPlan } from './slots.ts';
+export {
+  nothingKnown,
+  planSlots,
+  rememberData,
+  type SlotPlan,
+  type SlotUpkeep,
+  slotPositions,
+} from './slots.ts';
 export { stalledStorage, standbyStorageSilenceMs, storageProblem } from './storage.ts';

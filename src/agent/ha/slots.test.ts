@@ -9,8 +9,9 @@ import {
   type Stamped,
 } from '../../dcs/index.ts';
 import { replicationName } from '../../postgres/replication-names.ts';
+import type { Facts, PeerAnswer } from './facts.ts';
 import { noDataId } from './names.ts';
-import { nothingKnown, planSlots, rememberData } from './slots.ts';
+import { nothingKnown, planSlots, rememberData, slotPositions } from './slots.ts';
 
 const member = (instance: string, digit: string): MemberRef => ({ instance, dataId: digit.repeat(16) });
 const [A, B, C] = [member('a', 'a'), member('b', 'b'), member('c', 'c')];
@@ -79,5 +80,38 @@ describe('the slots of a primary', () => {
     expect(planAfter({ announced: [A, B] }).obsolete(slot(C))).toBe(false);
     expect(planAfter({ announced: [A, B, newC] }).obsolete(slot(C))).toBe(true);
     expect(planSlots(nothingKnown, emptyView, 'a').obsolete(slot(C))).toBe(false);
+  });
+});
+
+describe('how far the slots may be moved that nobody streams from', () => {
+  const answer = (m: MemberRef, change: Partial<PeerAnswer> = {}): PeerAnswer => ({
+    ...m,
+    bootId: 'a boot',
+    state: 'standby',
+    term: 0,
+    openMs: 0,
+    timeline: 2,
+    receivedLsn: 100n,
+    checkpointed: false,
+    ancestors: [],
+    ...change,
+  });
+  const positions = (peer: PeerAnswer, at = 9_000) =>
+    slotPositions({
+      now: 10_000,
+      postgres: { observation: { timeline: 2 } },
+      peers: new Map([[peer.instance, { at, answer: peer }]]),
+    } as unknown as Facts);
+
+  it('is what the instance says that it has', () => {
+    expect(positions(answer(B))).toEqual(new Map([[slot(B), 100n]]));
+    expect(positions(answer(A, { state: 'primary' }))).toEqual(new Map([[slot(A), 100n]]));
+  });
+
+  it('is not known of one that is away, that does not say it, or that is on another timeline', () => {
+    expect(positions(answer(B), 5_000).size).toBe(0);
+    expect(positions(answer(B, { receivedLsn: undefined })).size).toBe(0);
+    expect(positions(answer(B, { state: 'fenced' })).size).toBe(0);
+    expect(positions(answer(B, { timeline: 1 })).size).toBe(0);
   });
 });

@@ -1,5 +1,7 @@
 import type { ClusterView, MemberRef } from '../../dcs/index.ts';
 import { replicationName } from '../../postgres/replication-names.ts';
+import { isFresh } from './candidate.ts';
+import type { Facts } from './facts.ts';
 import { noDataId } from './names.ts';
 
 /** The data ids that this agent has seen: a slot belongs to an instance's data, which outlive the instance's lease in etcd. */
@@ -30,15 +32,22 @@ export function rememberData(known: KnownData, view: ClusterView): KnownData {
   return same ? known : { latest, replaced };
 }
 
-/** The slots that a primary has, and which of its others are nobody's any more. */
+/** The slots that an instance has, and which of its others are nobody's any more. */
 export interface SlotPlan {
   readonly wanted: readonly string[];
   /** Whether a slot that is not wanted belongs to data that certainly never come back. */
   readonly obsolete: (slot: string) => boolean;
 }
 
+/** A plan, and how far slots that nobody streams from may be moved. */
+export interface SlotUpkeep extends SlotPlan {
+  /** By slot: what its instance is known to have on its disk. */
+  readonly positions: ReadonlyMap<string, bigint>;
+}
+
 /**
- * Slots for the newest data of every configured instance, also of one that is away, and always for the synchronous set
+ * Slots on the primary, and on every standby for the day that it is promoted: for the newest data of every configured
+ * instance but itself, also of one that is away, and always for the synchronous set
  * and the leader's list: whoever comes back then finds the WAL that it needs, up to `max_slot_wal_keep_size`. A slot is
  * dropped when its instance has left the configuration or has newer data; one of unknown data is kept until the data of
  * every configured instance are known. Who is being cloned has no data yet, and gets none.
@@ -59,6 +68,23 @@ export function planSlots(known: KnownData, view: ClusterView, me: string): Slot
     wanted: [...wanted],
     obsolete: (slot) => config !== undefined && !wanted.has(slot) && (owned.has(slot) || allKnown),
   };
+}
+
+/**
+ * What the others have on their disks, by slot, as far as they say so just now: nobody else moves the slots of instances
+ * that stream from somewhere else. Only those on the timeline of this one: who is on another one may have to be rewound,
+ * and needs WAL from before. An instance that is away keeps its place.
+ */
+export function slotPositions(facts: Facts): ReadonlyMap<string, bigint> {
+  const timeline = facts.postgres.observation?.timeline;
+  const positions = new Map<string, bigint>();
+  for (const peer of facts.peers.values()) {
+    const { dataId, state, receivedLsn } = peer.answer;
+    if (dataId === undefined || receivedLsn === undefined || !isFresh(facts, peer)) continue;
+    if ((state === 'standby' || state === 'primary') && peer.answer.timeline === timeline)
+      positions.set(replicationName(dataId), receivedLsn);
+  }
+  return positions;
 }
 
 /** Those who may be promoted without this agent having seen them. */
