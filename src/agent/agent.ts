@@ -42,6 +42,7 @@ import {
 import type { Membership } from './membership.ts';
 import type { PeerAddress, Peers } from './peers.ts';
 import type { Routing } from './routing.ts';
+import { slotProblem } from './slot-problem.ts';
 import type { Storage } from './storage.ts';
 
 export interface AgentOptions {
@@ -430,6 +431,7 @@ export class Agent {
         ? { reason: 'SettingOverridden', message: `overridden from elsewhere: ${overridden.join(', ')}` }
         : routing.problem);
     const running = facts.postgres.process === 'running' && o !== undefined;
+    const slots = running ? slotProblem(database.slots) : undefined;
     const received = running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined;
     const leader = facts.dcs.view.leader?.value;
     const leads = reign !== undefined && running && !o.inRecovery;
@@ -463,6 +465,7 @@ export class Agent {
       ...(facts.applied === undefined ? {} : { configGeneration: facts.applied.generation }),
       ...(problem === undefined ? {} : { problem }),
       ...(leads && syncProblem !== undefined ? { syncProblem } : {}),
+      ...(slots === undefined ? {} : { slotProblem: slots }),
       ...(leads && refusedRequest?.term === reign.term
         ? {
             refusedRequest: {

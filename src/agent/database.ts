@@ -20,7 +20,9 @@ import {
   promotionParent,
   readControlData,
   readPromotion,
+  readSlotFiles,
   readTimelineHistory,
+  remoteFailoverSlots,
   removeForeignHistories,
   removeOldData,
   removeUnreachedHistories,
@@ -29,6 +31,7 @@ import {
   replicationName,
   reserveTimeline,
   rewind,
+  type SlotRow,
   type Observation as SqlObservation,
   setStandbySignal,
   type TimelineFork,
@@ -181,6 +184,11 @@ export class Database {
         ? { reason: 'PostgresDoesNotAnswer', message: this.#silence.message }
         : undefined;
     return this.#volumeProblem ?? silent ?? this.#userProblem;
+  }
+
+  /** The slots as seen last; none when Postgres is down. */
+  get slots(): readonly SlotRow[] {
+    return this.#last?.slots ?? [];
   }
 
   /** Settings that a restart of this primary would lower although standbys may not have them lower than it. */
@@ -527,6 +535,7 @@ export class Database {
     const { installation, clusterName, osUser, memoryBytes } = this.#o;
     const dataId = this.#identity?.dataId ?? '';
     const space = await step(volumeSpace(installation.paths), signal);
+    const slots = await step(readSlotFiles(installation.paths), signal);
     const spec = {
       paths: installation.paths,
       major: installation.binaries.major,
@@ -540,6 +549,9 @@ export class Database {
       synchronousStandbys: settings.synchronousNames,
       upstream: settings.upstream === undefined ? undefined : this.#upstream(settings.upstream),
       upstreamSlot: settings.upstream === undefined ? undefined : replicationName(dataId),
+      // Consumers of failover slots wait for just those for whom commits wait.
+      synchronizedSlots: settings.synchronousNames.filter((name) => slots.some((slot) => slot.name === name)),
+      hasLogicalSlots: slots.some(({ logical }) => logical),
       acceptClients: settings.clientsAllowed,
     };
     const rendered = renderSettings({ ...spec, atLeast: standby ? this.#control : undefined });
@@ -718,7 +730,17 @@ export class Database {
   /** See `tendSlots`. */
   async tendSlots(upkeep: SlotUpkeep): Promise<void> {
     const seen = this.#last;
-    if (seen !== undefined) await tendSlots(this.#sql, upkeep, seen.slots, seen.inRecovery);
+    if (seen === undefined) return;
+    const { paths } = this.#o.installation;
+    await tendSlots(upkeep, {
+      sql: this.#sql,
+      slots: seen.slots,
+      inRecovery: seen.inRecovery,
+      primaryHas: async () => {
+        const upstream = this.#applied?.upstream;
+        return upstream === undefined ? [] : await remoteFailoverSlots(paths, this.#upstream(upstream));
+      },
+    });
   }
 
   /** Gives the application's role the password that the operator wants; on the primary. */

@@ -18,10 +18,8 @@ const follow = (of: TestInstance, me: TestInstance) =>
 async function tend(me: TestInstance, wanted: TestInstance[], positions = new Map<string, bigint>()) {
   const { slots, inRecovery } = await me.sql.observe();
   await tendSlots(
-    me.sql,
     { wanted: wanted.map(slot), obsolete: (name) => !wanted.map(slot).includes(name), positions },
-    slots,
-    inRecovery,
+    { sql: me.sql, slots, inRecovery, primaryHas: async () => [] },
   );
   return (await me.sql.observe()).slots;
 }

@@ -14,6 +14,8 @@ export const conditionTypes = {
   EtcdReachable:
     'etcd answers the operator. False: nothing is changed, and a primary that cannot reach etcd either stops within `failover.ttlSeconds`.',
   VolumesBound: 'Every volume is bound and as large as the spec asks for.',
+  SlotsHealthy:
+    'Replication slots that were not made by Koschei are usable and hold no more WAL than Postgres keeps anyway.',
   SettingsApplied: 'Every Postgres setting of the spec is in force on every instance.',
 } as const;
 export type ConditionType = keyof typeof conditionTypes;
@@ -87,6 +89,10 @@ export const conditionReasons = {
   UnknownParameter: 'Postgres does not know a parameter, or refuses its value.',
   SettingOverridden: 'A setting that Koschei owns is set somewhere else.',
   RestartPending: 'A setting takes effect at the next restart.',
+  // SlotsHealthy
+  SlotsInOrder: 'No slot holds much WAL, and none has lost any.',
+  SlotHoldsWal: 'A slot holds more WAL than `max_wal_size`: its consumer is away or slow.',
+  SlotLost: 'A slot has lost what its consumer needs.',
   // any
   Unknown: 'There is no recent information.',
 } as const;

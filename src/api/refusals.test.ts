@@ -79,6 +79,7 @@ describe('validateSpec', () => {
     ['synchronous_commit', 'local'],
     ['synchronous_commit', 'OFF'],
     ['synchronous_commit', 'remote_write'],
+    ['wal_level', 'minimal'],
     ['work_mem', "8MB'\nfsync = off"],
     ['work mem', '8MB'],
     ['a\nb', '1'],
@@ -88,6 +89,17 @@ describe('validateSpec', () => {
     const [refusal, ...more] = validateSpec(withParameters({ [name]: value }));
     expect(more).toEqual([]);
     expect(refusal).toMatchObject({ field: `spec.postgres.parameters[${name}]`, reason: 'InvalidSpec' });
+  });
+
+  it('takes logical slots as they are asked for, with the feedback that their copies need', () => {
+    const asked = (version: 16 | 17, more: Record<string, string> = {}) =>
+      validateSpec(spec({ postgres: { version, parameters: { wal_level: 'logical', ...more } } }));
+    expect(asked(17)).toEqual([]);
+    expect(asked(17, { hot_standby_feedback: 'on' })).toEqual([]);
+    expect(asked(16, { hot_standby_feedback: 'off' })).toEqual([]);
+    expect(asked(17, { Hot_Standby_Feedback: 'off' })).toMatchObject([
+      { field: 'spec.postgres.parameters[Hot_Standby_Feedback]', reason: 'InvalidSpec' },
+    ]);
   });
 
   it.each<[string, Partial<PgClusterSpecInput>, string]>([

@@ -86,6 +86,7 @@ export function validateName(name: string): Refusal[] {
 export function validateSpec(spec: PgClusterSpec): Refusal[] {
   return [
     ...Object.entries(spec.postgres.parameters ?? {}).flatMap(([name, value]) => parameter(name, value)),
+    ...feedbackForFailoverSlots(spec.postgres),
     ...(spec.postgres.hba ?? []).flatMap((line, index) => hbaLine(line, index)),
     ...image(spec.postgres.image),
     ...volumeSize('spec.storage.size', spec.storage.size),
@@ -278,6 +279,24 @@ function volumeSize(field: string, size: string): Refusal[] {
   return [invalid(field, `at least ${smallestVolume}`, quote(size), 'ask for a larger volume')];
 }
 
+const walLevels: readonly string[] = ['replica', 'logical'];
+
+/** From Postgres 17 failover slots are copied where the spec allows logical slots, and the copies need the feedback. */
+function feedbackForFailoverSlots({ version, parameters = {} }: PgClusterSpec['postgres']): Refusal[] {
+  const given = Object.entries(parameters).map(([name, value]) => [name.toLowerCase(), name, value] as const);
+  const feedback = given.find(([name]) => name === 'hot_standby_feedback');
+  const isLogical = given.some(([name, , value]) => name === 'wal_level' && value === 'logical');
+  if (version < 17 || !isLogical || feedback === undefined || feedback[2] === 'on') return [];
+  return [
+    invalid(
+      `spec.postgres.parameters[${feedback[1]}]`,
+      'on, together with wal_level logical',
+      quote(feedback[2]),
+      'remove it: it is on, because the copies of failover slots on standbys need it',
+    ),
+  ];
+}
+
 function parameter(name: string, value: string): Refusal[] {
   const field = `spec.postgres.parameters[${name}]`;
   if (name.length > 63 || !/^[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*$/i.test(name)) {
@@ -287,6 +306,9 @@ function parameter(name: string, value: string): Refusal[] {
   if (why !== undefined) return [invalid(field, 'not to be set', quote(value), `remove it: ${why}`)];
   if (/[\0\r\n]/.test(value)) {
     return [invalid(field, 'one line of text', quote(value), 'remove the line breaks')];
+  }
+  if (name.toLowerCase() === 'wal_level' && !walLevels.includes(value)) {
+    return [invalid(field, walLevels.join(' or '), quote(value), 'standbys need one of these')];
   }
   const safe: readonly string[] = safeSynchronousCommit;
   if (name.toLowerCase() === 'synchronous_commit' && !safe.includes(value.toLowerCase())) {

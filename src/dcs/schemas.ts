@@ -98,6 +98,8 @@ export const memberValue = z.object({
   problem: z.object({ reason: z.string(), message: z.string() }).optional(),
   /** Set by the leader's agent: why commits or the synchronous set are not as asked for. */
   syncProblem: z.object({ reason: z.string(), message: z.string() }).optional(),
+  /** A slot that is not Koschei's holds much WAL, or has lost it. */
+  slotProblem: z.object({ reason: z.string(), message: z.string() }).optional(),
   /** Set by the leader's agent: the last request of its term that it refused or could not carry out, and why. */
   refusedRequest: z.object({ revision: z.string(), message: z.string() }).optional(),
 });

@@ -13,6 +13,7 @@ const wanted: Readonly<Record<ConditionType, Condition['status'] | undefined>> =
   EtcdReachable: 'True',
   VolumesBound: 'True',
   SettingsApplied: 'True',
+  SlotsHealthy: 'True',
 };
 
 interface Told {

@@ -15,6 +15,7 @@ export * from './replication-names.ts';
 export * from './rewind.ts';
 export * from './settings.ts';
 export * from './settings-files.ts';
+export * from './slot-files.ts';
 export * from './sql.ts';
 export * from './timeline-history.ts';
 export * from './volume.ts';

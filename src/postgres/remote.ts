@@ -90,6 +90,27 @@ export async function remoteDataBytes(
   }
 }
 
+const slotNames = z.array(z.object({ name: z.string() }));
+
+/** Names of the failover slots of another instance, from Postgres 17. Limits and errors as with `readRemote`. */
+export async function remoteFailoverSlots(
+  paths: PostgresPaths,
+  upstream: Upstream,
+  limits: Limits = {},
+): Promise<string[]> {
+  const within: Limits = { timeoutMs: 5_000, ...limits };
+  const connection = await openRemote(paths, upstream, within);
+  try {
+    const rows = await connection.query(
+      'SELECT slot_name AS name FROM pg_replication_slots WHERE failover AND NOT pg_is_in_recovery()',
+      within,
+    );
+    return slotNames.parse(rows).map(({ name }) => name);
+  } finally {
+    connection.destroy();
+  }
+}
+
 async function openRemote(paths: PostgresPaths, upstream: Upstream, within: Limits): Promise<Connection> {
   const directory = paths.replicationCertificates;
   const [cert, key, ca] = await Promise.all(

@@ -34,7 +34,10 @@ export async function writeSettings(
   for (const name of fileNames) await writeIfChanged(name, rendered.files[name]);
   const automatic = await ifThere(readFile(join(paths.pgdata, autoConf), 'utf8'));
   if (automatic !== undefined) {
-    await writeIfChanged(autoConf, withoutSettings(automatic, Object.keys(rendered.owned)));
+    await writeIfChanged(
+      autoConf,
+      withoutSettings(automatic, [...Object.keys(rendered.owned), 'synchronized_standby_slots']),
+    );
   }
   return changed;
 }

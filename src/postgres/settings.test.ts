@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { instanceCount, PgClusterSpec } from '../api/pgcluster.ts';
 import { postgresPaths } from './paths.ts';
 import { synchronousStandbyNames } from './replication-names.ts';
@@ -52,6 +52,39 @@ test('what the user may want more of', () => {
     wal_level: 'logical',
   });
   expect(renderSettings(spec({ parameters: { max_connections: '20' } })).owned.max_connections).toBe('20');
+});
+
+describe('failover slots', () => {
+  const upstream = { host: 'a.test', address: '10.0.0.1', port: 5432 };
+  const logical = { wal_level: 'logical' };
+  const synchronizedSlots = ['k_00000000000000bb', 'k_00000000000000cc'];
+
+  test('are copied from Postgres 17 on, where the spec allows logical slots', () => {
+    const { owned, files } = renderSettings(spec({ upstream, parameters: logical, synchronizedSlots }));
+    expect(owned).toMatchObject({ sync_replication_slots: 'on', hot_standby_feedback: 'on' });
+    expect(owned.primary_conninfo).toContain('dbname=postgres');
+    // Postgres may not know a slot yet, or any more, and keeps the old list then: it is not looked for.
+    expect(owned).not.toHaveProperty('synchronized_standby_slots');
+    expect(files['koschei.conf']).toContain(
+      "synchronized_standby_slots = 'k_00000000000000bb, k_00000000000000cc'\n",
+    );
+  });
+
+  test('are not where there are none, nor from a standby', () => {
+    const none = renderSettings(spec({ upstream })).owned;
+    expect(none).toMatchObject({ sync_replication_slots: 'off' });
+    expect(none).not.toHaveProperty('hot_standby_feedback');
+    expect(none.primary_conninfo).not.toContain('dbname');
+    const old = renderSettings(spec({ major: 16, upstream, parameters: logical, synchronizedSlots }));
+    expect(old.owned).not.toHaveProperty('sync_replication_slots');
+    expect(old.files['koschei.conf']).not.toContain('synchronized_standby_slots');
+    const cascaded = renderSettings(spec({ upstream, cascades: true, parameters: logical })).owned;
+    expect(cascaded).toMatchObject({ sync_replication_slots: 'off', hot_standby_feedback: 'on' });
+  });
+
+  test('logical slots keep the WAL level that they need, or Postgres would not start', () => {
+    expect(renderSettings(spec({ hasLogicalSlots: true })).owned.wal_level).toBe('logical');
+  });
 });
 
 test('there are walsenders and slots for the largest cluster, while all of it is being cloned', () => {

@@ -44,6 +44,15 @@ export interface SettingsSpec {
   readonly upstream: Upstream | undefined;
   /** Slot on the upstream; `undefined`: none. */
   readonly upstreamSlot: string | undefined;
+  /** The upstream is a standby: it has no failover slots to pass on. */
+  readonly cascades?: boolean | undefined;
+  /**
+   * Physical slots whose instances must have a change before a consumer of a failover slot gets it (Postgres 17). A name
+   * that no slot has stops those consumers, and Postgres refuses to load it.
+   */
+  readonly synchronizedSlots?: readonly string[] | undefined;
+  /** There are logical slots: with a lower `wal_level` Postgres would not start. */
+  readonly hasLogicalSlots?: boolean | undefined;
   /** Of the control file, for a start as standby: the larger of it and the spec is used. */
   readonly atLeast?: ControlledSettings | undefined;
   /** false: only local and replication connections are let in (after a start as primary, until `sync` is level). */
@@ -77,20 +86,21 @@ export function renderSettings(spec: SettingsSpec): RenderedSettings {
       'user.conf':
         warning +
         settingLines(Object.entries(user).filter(([name]) => !(name in owned) && !ignored.has(name))),
-      'koschei.conf': warning + settingLines(Object.entries(owned)),
+      'koschei.conf': warning + settingLines(Object.entries({ ...owned, ...unverified(spec) })),
       'pg_hba.conf': hostBasedAccess(spec),
       'pg_ident.conf': `${warning}koschei ${quoteIdentifier(spec.osUser)} postgres\n`,
     },
   };
 }
 
-/** They cannot stand in a settings file that is included, or would put files where nothing looks for them. */
+/** They cannot stand in a settings file that is included, would put files where nothing looks for them, or are ours. */
 const ignored: ReadonlySet<string> = new Set([
   'data_directory',
   'config_file',
   'hba_file',
   'ident_file',
   'external_pid_file',
+  'synchronized_standby_slots',
 ]);
 
 function checkParameters(parameters: Parameters): Record<string, string> {
@@ -136,6 +146,7 @@ function ownedSettings(
   const { paths, atLeast } = spec;
   const atLeastOf = (name: string, ...floors: number[]): string =>
     String(Math.max(...floors, wholeNumber(parameters[name]) ?? 0));
+  const failoverSlots = spec.major >= 17 && hasLogicalLevel(spec, parameters);
   return {
     listen_addresses: '*',
     port: String(paths.port),
@@ -154,7 +165,7 @@ function ownedSettings(
     zero_damaged_pages: 'off',
     ignore_checksum_failure: 'off',
 
-    wal_level: parameters.wal_level === 'logical' ? 'logical' : 'replica',
+    wal_level: hasLogicalLevel(spec, parameters) ? 'logical' : 'replica',
     // pg_rewind must know each page that changed.
     wal_log_hints: 'on',
     hot_standby: 'on',
@@ -165,7 +176,11 @@ function ownedSettings(
     primary_conninfo:
       spec.upstream === undefined
         ? ''
-        : replicationConninfo(paths, spec.upstream, { application_name: replicationName(spec.dataId) }),
+        : replicationConninfo(paths, spec.upstream, {
+            application_name: replicationName(spec.dataId),
+            // Where the worker that copies failover slots logs in; streaming itself ignores it.
+            ...(failoverSlots ? { dbname: 'postgres' } : {}),
+          }),
     primary_slot_name: spec.upstreamSlot ?? '',
     recovery_target_timeline: 'latest',
     wal_receiver_create_temp_slot: 'off',
@@ -202,8 +217,27 @@ function ownedSettings(
     log_destination: 'stderr',
     log_line_prefix: logLinePrefix,
     lc_messages: 'C',
-    ...(spec.major >= 17 ? { allow_alter_system: 'off' } : {}),
+    ...(spec.major >= 17
+      ? {
+          allow_alter_system: 'off',
+          sync_replication_slots: failoverSlots && spec.cascades !== true ? 'on' : 'off',
+        }
+      : {}),
+    // Else the primary would remove rows of the catalogs that the copied slots need.
+    ...(failoverSlots ? { hot_standby_feedback: 'on' } : {}),
   };
+}
+
+function hasLogicalLevel(spec: SettingsSpec, parameters: Readonly<Record<string, string>>): boolean {
+  return parameters.wal_level === 'logical' || spec.hasLogicalSlots === true;
+}
+
+/**
+ * Ours as well, but not looked for in `pg_settings`: Postgres keeps the old value when a slot in the list has just gone,
+ * and no change of the synchronous set may wait for that.
+ */
+function unverified({ major, synchronizedSlots = [] }: SettingsSpec): Record<string, string> {
+  return major < 17 ? {} : { synchronized_standby_slots: synchronizedSlots.join(', ') };
 }
 
 /** What holds unless the user says otherwise. */

@@ -51,6 +51,11 @@ const slotRow = z.object({
   restartLsn: lsn.nullable(),
   /** reserved, extended, unreserved, lost; null without restartLsn. */
   walStatus: z.string().nullable(),
+  /** Logical, from Postgres 17: it is to survive a failover. */
+  failover: z.boolean(),
+  /** Logical, from Postgres 17: on a standby, a copy of the primary's. */
+  synced: z.boolean(),
+  temporary: z.boolean(),
   /** It keeps vacuum from removing rows, as a standby with `hot_standby_feedback` asked. */
   holdsRows: z.boolean(),
 });
@@ -159,8 +164,10 @@ SELECT json_build_object(
     FROM pg_stat_replication WHERE client_addr IS NOT NULL),
   'slots', (SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'type', slot_type, 'active', active, 'restartLsn', restart_lsn,
-      'walStatus', wal_status, 'holdsRows', xmin IS NOT NULL OR catalog_xmin IS NOT NULL)), '[]')
-    FROM pg_replication_slots),
+      'walStatus', wal_status, 'holdsRows', xmin IS NOT NULL OR catalog_xmin IS NOT NULL,
+      'temporary', temporary, 'failover', coalesce((to_jsonb(s) ->> 'failover')::bool, false),
+      'synced', coalesce((to_jsonb(s) ->> 'synced')::bool, false))), '[]')
+    FROM pg_replication_slots s),
   'synchronousStandbyNames', current_setting('synchronous_standby_names'),
   'primaryConninfo', current_setting('primary_conninfo'),
   'pendingRestart', (SELECT coalesce(json_agg(name), '[]') FROM pg_settings WHERE pending_restart),

@@ -529,6 +529,21 @@ describe('rolling changes', () => {
   });
 });
 
+describe('slots that are not Koschei’s', () => {
+  it('are told when they hold much WAL', async () => {
+    const model = await running(1, 0);
+    expect(conditionOf(model, 'SlotsHealthy')).toMatchObject({ status: 'True', reason: 'SlotsInOrder' });
+    model.slotProblem = { reason: 'SlotHoldsWal', message: 'logical slot "feed" holds more' };
+    model.react();
+    await model.converge();
+    expect(conditionOf(model, 'SlotsHealthy')).toMatchObject({
+      status: 'False',
+      reason: 'SlotHoldsWal',
+      message: 'shop-1: logical slot "feed" holds more',
+    });
+  });
+});
+
 describe('a refused spec', () => {
   it('touches nothing when none was accepted before', async () => {
     const model = new Model({ storage: { size: '1Gi' }, replicas: { synchronous: -1 } });

@@ -196,6 +196,7 @@ function judgeState(
     etcdCondition(input),
     volumesCondition(input),
     settingsCondition(input),
+    slotsCondition(input),
   ].flatMap((condition) => condition ?? []);
   return { phase: phaseOf(input, traits), conditions };
 }
@@ -549,6 +550,24 @@ function volumesCondition({ members = [] }: StatusInput): NewCondition | undefin
     return { type, status: 'False', reason: 'Resizing', message: `Growing: ${growing.join(', ')}` };
   }
   return { type, status: 'True', reason: 'AllBound', message: 'Every volume is bound' };
+}
+
+function slotsCondition({ snapshot, members = [] }: StatusInput): NewCondition | undefined {
+  if (!snapshot.etcd.known) return undefined;
+  const type = 'SlotsHealthy';
+  const problems = members.flatMap(({ name, says }) =>
+    says?.slotProblem === undefined ? [] : [{ name, ...says.slotProblem }],
+  );
+  if (problems.length === 0)
+    return {
+      type,
+      status: 'True',
+      reason: 'SlotsInOrder',
+      message: 'No slot holds much WAL or has lost any',
+    };
+  const lost = problems.some(({ reason }) => reason === 'SlotLost');
+  const message = problems.map((each) => `${each.name}: ${each.message}`).join('; ');
+  return { type, status: 'False', reason: lost ? 'SlotLost' : 'SlotHoldsWal', message };
 }
 
 function settingsCondition({

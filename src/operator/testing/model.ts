@@ -65,6 +65,8 @@ export class Model {
   readonly restarts = new Map<string, number>();
   /** What the operator makes new instances of. */
   agentImage = 'koschei:1';
+  /** What the primary says of slots that are not Koschei's. */
+  slotProblem: MemberValue['slotProblem'];
   /** What the primary says of the last request. */
   refusedRequest: MemberValue['refusedRequest'];
   /** Postgres's setting in force, by instance. */
@@ -345,6 +347,7 @@ export class Model {
         settings: pending ? [restartSetting] : [],
         lowered: pending && Number(target) < Number(inForce) ? [restartSetting] : [],
       },
+      ...(leads && this.slotProblem !== undefined ? { slotProblem: this.slotProblem } : {}),
       ...(leads && this.refusedRequest !== undefined ? { refusedRequest: this.refusedRequest } : {}),
     });
   }
