@@ -371,6 +371,7 @@ export class Agent {
   #whomToAsk(facts: Facts): PeerAddress[] {
     const { view } = facts.dcs;
     const leader = view.leader?.value.instance;
+    const upstream = this.#state.cascade?.instance;
     const sync = this.#state.reign?.sync.names.map((m) => m.instance) ?? [];
     return [...view.members.values()]
       .filter((m) => m.value.instance !== facts.me.instance && m.value.address !== '')
@@ -381,7 +382,7 @@ export class Agent {
         everyMs:
           this.#state.handover !== undefined
             ? probeEveryMs.handover
-            : m.instance === leader
+            : m.instance === leader || m.instance === upstream
               ? probeEveryMs.leader
               : sync.includes(m.instance)
                 ? probeEveryMs.syncOfLeader

@@ -549,6 +549,7 @@ export class Database {
       synchronousStandbys: settings.synchronousNames,
       upstream: settings.upstream === undefined ? undefined : this.#upstream(settings.upstream),
       upstreamSlot: settings.upstream === undefined ? undefined : replicationName(dataId),
+      cascades: settings.upstream?.cascades,
       // Consumers of failover slots wait for just those for whom commits wait.
       synchronizedSlots: settings.synchronousNames.filter((name) => slots.some((slot) => slot.name === name)),
       hasLogicalSlots: slots.some(({ logical }) => logical),
@@ -738,7 +739,9 @@ export class Database {
       inRecovery: seen.inRecovery,
       primaryHas: async () => {
         const upstream = this.#applied?.upstream;
-        return upstream === undefined ? [] : await remoteFailoverSlots(paths, this.#upstream(upstream));
+        return upstream === undefined || upstream.cascades
+          ? []
+          : await remoteFailoverSlots(paths, this.#upstream(upstream));
       },
     });
   }

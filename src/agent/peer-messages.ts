@@ -15,6 +15,7 @@ const schema = z.object({
   timeline: z.int().min(1).optional(),
   receivedLsn: lsn.optional(),
   replayedLsn: lsn.optional(),
+  streamsFrom: z.string().max(253).optional(),
   replaysLocalWal: z.boolean().optional(),
   storageStalled: z.boolean().optional(),
   checkpointed: z.boolean(),

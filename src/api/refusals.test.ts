@@ -22,6 +22,10 @@ describe('validateInstanceNames', () => {
     expect(named('shop-12')).toEqual([]);
     for (const name of ['shop', 'shop-0', 'shop-x', 'bar-1', 'shop-1-0'])
       expect(named(name)).toMatchObject([{ field: 'spec.instances[0].name', found: `"${name}"` }]);
+    const from = (streamFrom: string) =>
+      validateInstanceNames('shop', spec({ instances: [{ name: 'shop-2', streamFrom }] }));
+    expect([...from('standby'), ...from('shop-3')]).toEqual([]);
+    expect(from('primary')).toMatchObject([{ field: 'spec.instances[0].streamFrom' }]);
   });
 });
 
@@ -144,6 +148,21 @@ describe('validateSpec', () => {
       'a priority of an instance that never leads',
       { instances: [{ name: 'shop-2', noFailover: true, priority: 3 }] },
       'spec.instances[0].priority',
+    ],
+    [
+      'an instance that streams from itself',
+      { instances: [{ name: 'shop-2', streamFrom: 'shop-2' }] },
+      'spec.instances[0].streamFrom',
+    ],
+    [
+      'an instance that streams from one that cascades',
+      {
+        instances: [
+          { name: 'shop-2', streamFrom: 'shop-3' },
+          { name: 'shop-3', streamFrom: 'standby' },
+        ],
+      },
+      'spec.instances[0].streamFrom',
     ],
     [
       'two entries for one instance',

@@ -106,28 +106,44 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
 
 /** Options of instances that no cluster of this name can have. */
 export function validateInstanceNames(cluster: string, spec: PgClusterSpec): Refusal[] {
-  return (spec.instances ?? []).flatMap(({ name }, index) =>
+  const unknown = (field: string, name: string, expected = ''): Refusal[] =>
     ordinalOf(cluster, name) !== undefined
       ? []
       : [
           invalid(
-            `spec.instances[${index}].name`,
-            `an instance of this cluster, such as ${instanceName(cluster, 2)}`,
+            field,
+            `${expected}an instance of this cluster, such as ${instanceName(cluster, 2)}`,
             quote(name),
             'correct it: `kubectl get pgi` lists the names',
           ),
-        ],
-  );
+        ];
+  return (spec.instances ?? []).flatMap(({ name, streamFrom }, index) => [
+    ...unknown(`spec.instances[${index}].name`, name),
+    ...(streamFrom === undefined || streamFrom === 'standby'
+      ? []
+      : unknown(`spec.instances[${index}].streamFrom`, streamFrom, '"standby" or ')),
+  ]);
 }
 
 function instanceOptions({ instances = [], replicas }: PgClusterSpec): Refusal[] {
   const names = instances.map(({ name }) => name);
   const barred = instances.filter(({ noFailover }) => noFailover);
   return [
-    ...instances.flatMap(({ name, noFailover, priority }, index) => {
+    ...instances.flatMap(({ name, noFailover, priority, streamFrom }, index) => {
       const field = `spec.instances[${index}]`;
       const twice = names.indexOf(name) < index;
+      const cascades = instances.some((each) => each.name === streamFrom && each.streamFrom !== undefined);
       return [
+        ...(streamFrom === name || cascades
+          ? [
+              invalid(
+                `${field}.streamFrom`,
+                'another instance, which streams from the primary',
+                quote(name === streamFrom ? name : `${streamFrom}, which has streamFrom itself`),
+                'name another instance, or remove it',
+              ),
+            ]
+          : []),
         ...(twice
           ? [invalid(`${field}.name`, 'each instance once', quote(name), 'put its options into one entry')]
           : []),

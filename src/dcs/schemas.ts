@@ -122,6 +122,8 @@ export const longestPauseMs = 86_400_000;
 export const instanceOptions = z.object({
   noFailover: z.boolean().optional(),
   priority: z.int().min(0).max(100).optional(),
+  /** An instance, or `standby`: any that streams from the primary. */
+  streamFrom: name.optional(),
 });
 export type InstanceOptions = z.infer<typeof instanceOptions>;
 

@@ -1187,6 +1187,17 @@ describe('a standby that may not stand', () => {
     expect(receives(suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } }), silent)).toBe(true);
   });
 
+  it('goes on receiving from a standby, which stops by itself', () => {
+    const from = { instance: C.instance, address: 'address of shop-3', cascades: true } as const;
+    const options = config({ instances: { [A.instance]: { streamFrom: C.instance } } });
+    const cascades = suspicious({ cascade: { instance: C.instance, since: now - 9_000, goodAt: now - 50 } });
+    const world = facts({ ...silent, config: options, peers: [answer(C, { streamsFrom: B.instance })] });
+    expect(wantedSettings(cascades, world).upstream).toEqual(from);
+    // Once that one has stopped for a second, it would be the primary's turn.
+    const late = { ...world, now: now + 1_500, peers: new Map() };
+    expect(wantedSettings(cascades, late).upstream).toBeUndefined();
+  });
+
   it('goes on receiving where nobody may stand before the ttl is over, and from whom it has had no proof', () => {
     expect(receives(suspicious(), { ...silent, sync: { mode: 'async', names: [] } })).toBe(true);
     expect(receives(suspicious(), { ...silent, config: config({ fencing: 'strict' }) })).toBe(true);
@@ -1813,6 +1824,25 @@ describe('what takes long', () => {
     }
     const moved = { ...world, leader: leaderOf(B, { address: 'elsewhere' }) };
     for (const o of upstreamOps(B)) expect(operation(tick(follower(doing(o)), moved))?.do).toBe('stop');
+  });
+
+  it('of a standby that is to stream from another one goes on from either, not from a third', () => {
+    const cascading = follower({ cascade: { instance: C.instance, since: now - 10_000, goodAt: now - 100 } });
+    const options = config({ instances: { [A.instance]: { streamFrom: C.instance } } });
+    const streams: World = {
+      ...world,
+      config: options,
+      peers: [proof(), answer(C, { streamsFrom: B.instance })],
+    };
+    const begun = (m: MemberRef) => ({
+      ...cascading,
+      ...doing({ do: 'start', as: 'standby', settings: following(m) }),
+    });
+    for (const m of [B, C]) expect(tick(begun(m), streams).commands).toEqual([]);
+    expect(operation(tick(begun(ref(4)), streams))).toEqual({ do: 'stop' });
+    expect(operation(tick(begun(C), { ...streams, leader: leaderOf(B), peers: [proof()] }))).toBeUndefined();
+    const gone = { ...streams, now: now + 1_500, peers: [proof()] };
+    expect(operation(tick(begun(C), gone))).toEqual({ do: 'stop' });
   });
 
   it('ends when this instance is to stop', () => {

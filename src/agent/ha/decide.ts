@@ -8,6 +8,7 @@ import { observePause } from './pause.ts';
 import { observeLeader } from './probe.ts';
 import { endIfStuck, interruptIfVain } from './rejoin.ts';
 import { follow } from './standby.ts';
+import { observeUpstream } from './upstream.ts';
 
 /** The memory of an agent that has just started. */
 export function initialState(now: number): HaState {
@@ -33,6 +34,7 @@ export function decide(state: HaState, input: Input, facts: Facts): Decision {
   if (input.kind === 'operation') absorbOperation(draft, input.id, input.outcome);
   observeLeader(draft);
   observePause(draft);
+  observeUpstream(draft);
   if (fenceIfDue(draft)) return draft.decision();
   heartbeat(draft);
   const { operation, reign } = draft.state;

@@ -134,6 +134,8 @@ export interface PeerAnswer {
   readonly timeline?: number | undefined;
   readonly receivedLsn?: bigint | undefined;
   readonly replayedLsn?: bigint | undefined;
+  /** Standby: the instance that it streams from, while it does; older versions do not say it. */
+  readonly streamsFrom?: string | undefined;
   /** Standby: it may hold more than that (see `Observation`). */
   readonly replaysLocalWal?: boolean | undefined;
   /** What is written to its volumes does not become durable: no commit that waits for it will be acknowledged soon. */
@@ -148,6 +150,21 @@ export interface PeerAnswer {
 export interface Upstream {
   readonly instance: string;
   readonly address: string;
+  /** It is a standby itself. */
+  readonly cascades?: true;
+}
+
+/** The standby that this one is to stream from, as it was seen. */
+export interface Cascade {
+  readonly instance: string;
+  /** Since when it has said, again and again, that it streams from the primary. */
+  readonly since: number;
+  /** When it was last asked that said so. */
+  readonly goodAt: number;
+  /** Since when this standby has asked it for WAL in vain. */
+  readonly unservedSince?: number;
+  /** It did not serve this standby, which streams from the primary until then. */
+  readonly detourUntil?: number;
 }
 
 /** Everything about Postgres's configuration that the decisions set. */
@@ -278,6 +295,8 @@ export interface HaState {
   readonly diverged?: { readonly term: number; readonly since: number };
   /** When this standby was last seen streaming from its primary. */
   readonly streamedAt?: number;
+  /** The standby that this one is to stream from. */
+  readonly cascade?: Cascade;
   /** The operator's order being carried out. */
   readonly commandId?: string;
   /** An order that has been carried out, until it has disappeared; and when that was asked for last. */

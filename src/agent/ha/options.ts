@@ -19,6 +19,14 @@ export function priorityOf(config: Options, instance: string): number {
   return config?.instances?.[instance]?.priority ?? usualPriority;
 }
 
+/**
+ * What an instance is to stream from instead of the primary (option `streamFrom`): an instance, or `standby` for any that
+ * streams from the primary itself, rather a synchronous one.
+ */
+export function streamFromOf(config: Options, instance: string): string | undefined {
+  return config?.instances?.[instance]?.streamFrom;
+}
+
 /** How far apart two instances are, by the nodes that they run on. */
 export interface Distance {
   /** On different nodes. */

@@ -26,6 +26,9 @@ export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
     timeline: o?.timeline,
     receivedLsn: running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined,
     replayedLsn: running ? o.replayedLsn : undefined,
+    ...(standby && o.receiver?.status === 'streaming'
+      ? { streamsFrom: facts.applied?.upstream?.instance }
+      : {}),
     ...(standby && o.replaysLocalWal === true ? { replaysLocalWal: true } : {}),
     ...(stalled ? { storageStalled: true } : {}),
     checkpointed: false,

@@ -3,7 +3,7 @@ import { formatLsn } from '../../postgres/lsn.ts';
 import { leaderAnswer, provesLeadership } from './candidate.ts';
 import type { Draft } from './draft.ts';
 import type { HaState, Observation, PeerAnswer } from './facts.ts';
-import { sameUpstream, wantedSettings } from './settings.ts';
+import { isSameSource, wantedSettings } from './settings.ts';
 
 /** A standby must look diverged for this long before it is rewound, ms: positions and timelines come from different places. */
 const divergedMs = 1_000;
@@ -24,10 +24,11 @@ export function interruptIfVain(draft: Draft, current: NonNullable<HaState['oper
   if (operation.do !== 'start' && operation.do !== 'clone' && operation.do !== 'rewind') return;
   const from = operation.do === 'start' ? operation.settings.upstream : operation.upstream;
   const { upstream } = wantedSettings(state, facts);
+  const leads = facts.dcs.view.leader?.value;
   const vain = facts.stopRequested
     ? 'it is being stopped'
-    : upstream !== undefined && !sameUpstream(from, upstream)
-      ? `${upstream.instance} leads now`
+    : upstream !== undefined && !isSameSource(from, upstream) && !isSameSource(from, leads)
+      ? `${leads?.instance} leads now`
       : undefined;
   if (vain !== undefined) {
     // An order that was being carried out is not done.
@@ -61,7 +62,9 @@ export function rejoin(draft: Draft, leader: LeaderValue): boolean {
   const { postgres } = facts;
   const o = postgres.observation;
   if (draft.now < state.retryAt || o === undefined || leader.phase !== 'leading') return false;
-  if (postgres.walLost) return clone(draft, leader, 'the WAL that is needed is no longer to be had');
+  const isPrimarys = facts.applied?.upstream?.cascades !== true;
+  if (postgres.walLost && isPrimarys)
+    return clone(draft, leader, 'the WAL that is needed is no longer to be had');
   if (o.receiver?.status === 'streaming' && state.attempts.rewind > 0)
     draft.set({ attempts: { ...state.attempts, rewind: 0 } });
   const peer = leaderAnswer(facts, leader);

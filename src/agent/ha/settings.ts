@@ -2,22 +2,22 @@ import type { LeaderValue, SyncValue } from '../../dcs/index.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import { standsBack } from './candidate.ts';
 import type { Facts, HaState, Settings, Upstream } from './facts.ts';
+import { upstreamOf } from './upstream.ts';
 
 /** The settings that Postgres should have now; the driver writes `configure` operations only on command. */
 export function wantedSettings(state: HaState, facts: Facts): Settings {
   const { reign } = state;
   if (reign !== undefined) return { synchronousNames: state.syncNames, clientsAllowed: reign.open };
   const leader = facts.dcs.view.leader?.value;
-  const following =
-    leader !== undefined &&
-    !isMine(facts, leader) &&
-    state.takeover === undefined &&
-    !standsBack(facts, state);
+  const following = leader !== undefined && !isMine(facts, leader) && state.takeover === undefined;
+  const upstream = following ? upstreamOf(state, facts, leader) : undefined;
+  // A standby that stands back passes nothing on either.
+  const receives = upstream?.cascades === true || !standsBack(facts, state);
   return {
     synchronousNames: state.takeover === undefined ? standbyNames(facts) : state.syncNames,
     // A candidate has the settings that it will be promoted with.
     clientsAllowed: state.takeover === undefined || opensWithPromotion(state, facts.dcs.view.sync?.value),
-    ...(following ? { upstream: { instance: leader.instance, address: leader.address } } : {}),
+    ...(upstream !== undefined && receives ? { upstream } : {}),
   };
 }
 
@@ -62,6 +62,11 @@ export function sameSettings(a: Settings, b: Settings): boolean {
   );
 }
 
-export function sameUpstream(a: Upstream | undefined, b: Upstream | undefined): boolean {
+/** The same instance at the same address, whatever it is by now. */
+export function isSameSource(a: Upstream | undefined, b: Upstream | undefined): boolean {
   return a?.address === b?.address && a?.instance === b?.instance;
+}
+
+export function sameUpstream(a: Upstream | undefined, b: Upstream | undefined): boolean {
+  return isSameSource(a, b) && a?.cascades === b?.cascades;
 }

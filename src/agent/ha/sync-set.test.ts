@@ -79,6 +79,9 @@ describe('a better one', () => {
     expect(joins({ priority: 50 }, { priority: 50 })).toBe(false);
     expect(joins({ priority: 50 }, { priority: 100, apart: false })).toBe(false);
     expect(joins({}, { priority: 100, noFailover: true })).toBe(false);
+    expect(joins({ cascades: true }, { priority: 10 })).toBe(true);
+    expect(joins({}, { cascades: true, zoneApart: true, priority: 100 })).toBe(false);
+    expect(joins({ apart: false }, { cascades: true })).toBe(true);
   });
 
   it('only when it has caught up, because commits wait for it from then on', () => {

@@ -31,6 +31,8 @@ export interface Candidate extends MemberRef {
   readonly target?: boolean;
   /** It may not lead, so it is not made synchronous; in the set already, it stays until another one replaces it. */
   readonly noFailover?: boolean;
+  /** It is to stream from a standby: others on as good a node are made synchronous first. */
+  readonly cascades?: boolean;
   /** Who is preferred among equally well placed ones. */
   readonly priority?: number;
 }
@@ -273,6 +275,7 @@ function chooseSet(s: SyncSituation, living: readonly Candidate[]): MemberRef[] 
         Number(a.noFailover ?? false) - Number(b.noFailover ?? false) ||
         Number(level(b)) - Number(level(a)) ||
         Number(b.apart) - Number(a.apart) ||
+        Number(a.cascades ?? false) - Number(b.cascades ?? false) ||
         Number(b.zoneApart ?? false) - Number(a.zoneApart ?? false) ||
         (b.priority ?? 0) - (a.priority ?? 0) ||
         Number(stored(b)) - Number(stored(a)),

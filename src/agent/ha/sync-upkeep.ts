@@ -5,7 +5,7 @@ import type { Draft } from './draft.ts';
 import type { Facts, Observation, PeerAnswer, Reign } from './facts.ts';
 import { rewrite } from './leader-write.ts';
 import { includesMember, noDataId } from './names.ts';
-import { distance, mayLead, priorityOf } from './options.ts';
+import { distance, mayLead, priorityOf, streamFromOf } from './options.ts';
 import { namesFor, sameNames, wantedSettings } from './settings.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
@@ -141,6 +141,7 @@ function rankCandidates(draft: Draft): Candidate[] {
         ...distance(config, facts.me.node, m.node),
         target: m.instance === target,
         noFailover: !mayLead(config, m.instance),
+        cascades: streamFromOf(config, m.instance) !== undefined,
         priority: priorityOf(config, m.instance),
       }))
       .sort(
@@ -173,13 +174,18 @@ export function livingStandby(draft: Draft): MemberRef | undefined {
 export function namesAfterTakeover(draft: Draft, sync: SyncValue): readonly string[] {
   if (sync.mode === 'async') return [];
   const stored = namesFor(sync);
-  const first = rankCandidates(draft).find(
+  const fit = rankCandidates(draft).filter(
     (c) =>
       c.apart &&
       c.noFailover !== true &&
       !includesMember(sync.names, c) &&
       isFresh(draft.facts, draft.facts.peers.get(c.instance)),
   );
+  // Who cascades stays where it streams from; from here it may be.
+  const walsenders = draft.facts.postgres.observation?.walsenders ?? [];
+  const isHere = (c: Candidate) =>
+    walsenders.some(({ applicationName }) => applicationName === replicationName(c.dataId));
+  const first = fit.find((c) => c.cascades !== true) ?? fit.find(isHere);
   const ahead = draft.state.waitProved ? [] : [placeholderName];
   return [...new Set([...ahead, ...(first === undefined ? [] : [replicationName(first.dataId)]), ...stored])];
 }

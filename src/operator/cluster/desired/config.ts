@@ -29,9 +29,13 @@ export const haConfig = (
 
 const instanceOptions = (entries: NonNullable<PgClusterSpec['instances']>): ConfigValue['instances'] =>
   Object.fromEntries(
-    entries.map(({ name, noFailover, priority }) => [
+    entries.map(({ name, noFailover, priority, streamFrom }) => [
       name,
-      { ...(noFailover ? { noFailover } : {}), ...(priority === undefined ? {} : { priority }) },
+      {
+        ...(noFailover ? { noFailover } : {}),
+        ...(priority === undefined ? {} : { priority }),
+        ...(streamFrom === undefined ? {} : { streamFrom }),
+      },
     ]),
   );
 
