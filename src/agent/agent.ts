@@ -72,9 +72,13 @@ const tickMs = 100;
 /** The boot-time clock's resolution, ms, outside koschei-init; and timers may be a little early. */
 const clockStepMs = 10;
 /** How often Postgres is looked at, ms: while something is under way, on a primary, on a standby. */
-const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
+const observeEveryMs = { urgent: 10, busy: 40, primary: 250, standby: 500 } as const;
+/** How long a look at Postgres may take that somebody waits for, ms. */
+const lookTimeoutMs = 400;
+/** For how long after a reign began, or Postgres was down in it, each look at Postgres is urgent, ms. */
+const urgentAfterTakeoverMs = 3_000;
 /** How often the other agents are asked, ms. */
-const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, other: 1_000 } as const;
+const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, verify: 20, other: 1_000 } as const;
 const slotsEveryMs = 10_000;
 /** How often setting the application's password is tried, ms. */
 const passwordEveryMs = 5_000;
@@ -150,6 +154,12 @@ export class Agent {
       checkpointed: database.checkpointed,
       ancestors: database.ancestors.map(({ timeline, end }) => ({ timeline, end })),
     };
+  }
+
+  /** What this agent answers after a look at its Postgres. */
+  async look(): Promise<PeerAnswer> {
+    await this.#o.database.observe(lookTimeoutMs);
+    return this.answer();
   }
 
   /** Alive: the loop turns. A database that is fine is never killed because etcd or Kubernetes is away. */
@@ -372,50 +382,55 @@ export class Agent {
     const { view } = facts.dcs;
     const leader = view.leader?.value.instance;
     const upstream = this.#state.cascade?.instance;
-    const sync = this.#state.reign?.sync.names.map((m) => m.instance) ?? [];
+    const { reign, handover } = this.#state;
+    const sync = reign?.sync.names.map((m) => m.instance) ?? [];
+    // Clients wait for the target to show that it holds everything.
+    const awaited = handover?.phase === 'verify' ? handover.target?.instance : undefined;
     return [...view.members.values()]
       .filter((m) => m.value.instance !== facts.me.instance && m.value.address !== '')
       .map(({ value: m }) => ({
         instance: m.instance,
         address: m.address,
         host: this.#o.hostOf(m.instance),
+        ...(m.instance === awaited ? { look: true } : {}),
         everyMs:
-          this.#state.handover !== undefined
-            ? probeEveryMs.handover
-            : m.instance === leader || m.instance === upstream
-              ? probeEveryMs.leader
-              : sync.includes(m.instance)
-                ? probeEveryMs.syncOfLeader
-                : probeEveryMs.other,
+          m.instance === awaited
+            ? probeEveryMs.verify
+            : handover !== undefined
+              ? probeEveryMs.handover
+              : m.instance === leader || m.instance === upstream
+                ? probeEveryMs.leader
+                : sync.includes(m.instance)
+                  ? probeEveryMs.syncOfLeader
+                  : probeEveryMs.other,
       }));
   }
 
   async #observeIfDue(facts: Facts): Promise<void> {
     if (this.#observing || facts.postgres.process !== 'running') return;
-    const every = this.#isBusy(facts)
-      ? observeEveryMs.busy
-      : this.#state.reign === undefined
-        ? observeEveryMs.standby
-        : observeEveryMs.primary;
-    if (facts.now - this.#observedAt < every) return;
+    if (facts.now - this.#observedAt < observeEveryMs[this.#pace(facts)]) return;
     this.#observing = true;
     this.#observedAt = facts.now;
     await this.#o.database.observe(1_000);
     this.#observing = false;
-    if (this.#isBusy(this.#facts())) {
-      await sleep(observeEveryMs.busy);
+    const pace = this.#pace(this.#facts());
+    if (pace === 'urgent' || pace === 'busy') {
+      await sleep(observeEveryMs[pace]);
       this.tick();
     }
   }
 
-  /** Something is under way whose next step waits for a look at Postgres. */
-  #isBusy(facts: Facts): boolean {
+  /** Whether something is under way whose next step waits for a look at Postgres, and perhaps clients for that. */
+  #pace(facts: Facts): keyof typeof observeEveryMs {
     const { reign, handover, takeover, joining, syncProblem } = this.#state;
-    if (handover !== undefined || takeover !== undefined || joining !== undefined) return true;
-    if (reign !== undefined)
-      return reign.stage !== 'leading' || !reign.open || syncProblem?.reason === 'WaitingForStandby';
-    const leader = facts.dcs.view.leader?.value;
-    return leader !== undefined && leader.phase === 'vacated';
+    if (takeover !== undefined || joining !== undefined || handover?.phase === 'verify') return 'urgent';
+    if (reign !== undefined) {
+      const incomplete =
+        reign.stage !== 'leading' || !reign.open || syncProblem?.reason === 'WaitingForStandby';
+      if (incomplete) return facts.now - reign.since < urgentAfterTakeoverMs ? 'urgent' : 'busy';
+      return handover === undefined ? 'primary' : 'busy';
+    }
+    return facts.dcs.view.leader?.value.phase === 'vacated' ? 'busy' : 'standby';
   }
 
   #member(): MemberValue {

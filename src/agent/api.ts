@@ -8,6 +8,8 @@ import { decodeAnswer, encodeAnswer } from './peer-messages.ts';
 export interface ApiSource {
   /** Computed when asked, never remembered. */
   state(): PeerAnswer;
+  /** The same, from a look at Postgres that began after the question was heard. */
+  look(): Promise<PeerAnswer>;
   /** The process is alive and not stuck; says nothing about etcd, Kubernetes or leadership. */
   live(): { readonly ok: boolean; readonly why: string };
   ready(): { readonly ok: boolean; readonly why: string };
@@ -42,6 +44,13 @@ export function createApi(source: ApiSource, certificates: Certificates): Server
       }
       if (!(request.socket as TLSSocket).authorized)
         return reply(403, "a certificate of the cluster's authority is needed\n");
+      if (path === '/v1/state' && request.url?.endsWith('?look')) {
+        source.look().then(
+          (answer) => reply(200, encodeAnswer(answer), 'application/json'),
+          () => reply(500, ''),
+        );
+        return;
+      }
       if (path === '/v1/state') return reply(200, encodeAnswer(source.state()), 'application/json');
       if (path === '/v1/status') return reply(200, JSON.stringify(source.status()), 'application/json');
       if (path === '/v1/announce' && request.method === 'POST') {

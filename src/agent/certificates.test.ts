@@ -63,6 +63,7 @@ it('are served by the running API when they are renewed, which goes on asking fo
       state: () => {
         throw new Error('nobody asks');
       },
+      look: () => Promise.reject(new Error('nobody asks')),
       live: fine,
       ready: fine,
       status: () => ({}),

@@ -101,6 +101,9 @@ const limit = {
   lookAfterFence: 300,
 } as const;
 
+/** When, after a reload, waiting commits are seen to be released, each counted from the one before, ms. */
+const walsendersWakeAfterMs = [0, 50];
+
 /** A Postgres that has not answered for this long is a problem to be told, ms. */
 const silenceTellMs = 5_000;
 /** How often a volume that cannot be read is looked at again, ms. */
@@ -477,9 +480,22 @@ export class Database {
       if (this.#overridden.length > 0)
         this.#o.log.warn({ mismatches }, 'settings that Koschei owns are overridden from elsewhere');
       if (!settings.clientsAllowed) await step(this.#endClientSessions(), signal);
+      const before = this.#applied?.synchronousNames ?? [];
+      if (!standby && before.some((name) => !settings.synchronousNames.includes(name)))
+        void this.#wakeWalsenders();
     }
     this.#applied = { ...settings, generation };
     await this.observe(2_000);
+  }
+
+  /** Whoever waits for nobody any more is released; a second time for walsenders that had not yet loaded the new list. */
+  async #wakeWalsenders(): Promise<void> {
+    const { since } = this.#state;
+    for (const afterMs of walsendersWakeAfterMs) {
+      await sleep(afterMs);
+      if (this.#state.process !== 'running' || this.#state.since !== since) return;
+      await this.#sql.wakeWalsenders().catch((error) => this.#o.log.debug({ err: error }, 'walsenders'));
+    }
   }
 
   /** A closed door keeps new clients out; a session of a standby from before could write once that is promoted. */

@@ -126,6 +126,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
   const server = createApi(
     {
       state: () => running.answer(),
+      look: () => running.look(),
       live: () => running.live(),
       ready: () => running.ready(),
       status: () => running.status(),

@@ -46,6 +46,7 @@ async function serve(state: () => PeerAnswer, heard: (said: PeerAnswer) => void 
   const fine = { ok: true, why: '' };
   const source = {
     state: vi.fn(state),
+    look: vi.fn(() => Promise.resolve(state())),
     live: () => fine,
     ready: () => fine,
     status: () => ({}),
@@ -63,7 +64,7 @@ async function serve(state: () => PeerAnswer, heard: (said: PeerAnswer) => void 
   return { source, port: (server.address() as AddressInfo).port };
 }
 
-function ask(port: number, everyMs: number): Peers {
+function ask(port: number, everyMs: number, look = false): Peers {
   const peers = new Peers({
     port,
     now,
@@ -71,7 +72,7 @@ function ask(port: number, everyMs: number): Peers {
     certificates: () => certificates,
     onAnswer: () => {},
   });
-  peers.watch([{ instance: 'shop-2', address, host, everyMs }]);
+  peers.watch([{ instance: 'shop-2', address, host, everyMs, look }]);
   open.push({ close: () => peers.stop() });
   return peers;
 }
@@ -92,6 +93,14 @@ it('believes only that somebody has fenced; after anything else it asks at once'
   expect(peers.facts.get('shop-2')?.answer.state).toBe('fenced');
   peers.hear(answer('fenced', { instance: 'stranger' }));
   expect(peers.facts.has('stranger')).toBe(false);
+});
+
+it('has a peer look at its Postgres before it answers', async () => {
+  const { source, port } = await serve(() => answer('standby', { receivedLsn: 1n }));
+  source.look.mockResolvedValue(answer('standby', { receivedLsn: 2n }));
+  const peers = ask(port, 60_000, true);
+  peers.start();
+  await vi.waitFor(() => expect(peers.facts.get('shop-2')?.answer.receivedLsn).toBe(2n));
 });
 
 it('tells its peers', async () => {

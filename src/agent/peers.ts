@@ -10,7 +10,12 @@ export interface PeerAddress {
   readonly host: string;
   /** How often it is asked, ms. */
   readonly everyMs: number;
+  /** It is to look at its Postgres before it answers; an agent that does not know this answers with its last look. */
+  readonly look?: boolean;
 }
+
+/** How often it is looked whether somebody is to be asked, ms, unless one is to be asked more often. */
+const pollMs = 50;
 
 export interface PeersOptions {
   readonly port: number;
@@ -31,6 +36,7 @@ export class Peers {
   readonly #asked = new Map<string, { at: number; busy: boolean; agent: HttpsAgent; key: string }>();
   #wanted: readonly PeerAddress[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #pollMs = 0;
 
   constructor(options: PeersOptions) {
     this.#o = options;
@@ -46,7 +52,14 @@ export class Peers {
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.#ask(), 50);
+    this.#poll(pollMs);
+  }
+
+  #poll(everyMs: number): void {
+    if (everyMs === this.#pollMs) return;
+    clearInterval(this.#timer);
+    this.#pollMs = everyMs;
+    this.#timer = setInterval(() => this.#ask(), everyMs);
   }
 
   stop(): void {
@@ -57,6 +70,7 @@ export class Peers {
   /** Whom to ask from now on. */
   watch(wanted: readonly PeerAddress[]): void {
     this.#wanted = wanted;
+    if (this.#timer !== undefined) this.#poll(Math.min(pollMs, ...wanted.map((w) => w.everyMs)));
     for (const instance of this.#facts.keys())
       if (!wanted.some((w) => w.instance === instance)) this.#facts.delete(instance);
     for (const [instance, { agent }] of this.#asked)
@@ -99,7 +113,7 @@ export class Peers {
       if (last.busy || now - last.at < peer.everyMs) continue;
       last.busy = true;
       last.at = now;
-      this.#send(peer, 'GET', '/v1/state')
+      this.#send(peer, 'GET', peer.look === true ? '/v1/state?look' : '/v1/state')
         .then((text) => {
           const answer = decodeAnswer(text);
           // Another instance at a reused address is not this peer's answer.

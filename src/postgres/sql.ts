@@ -409,6 +409,18 @@ export class LocalSql {
   }
 
   /**
+   * Makes a small commit that waits for nobody. Walsenders release waiting commits when their standby confirms something
+   * (`SyncRepReleaseWaiters` is called on its replies), not when `synchronous_standby_names` gets shorter: without new
+   * WAL a commit could go on waiting for seconds although nobody else is to confirm it.
+   */
+  async wakeWalsenders(timeoutMs?: number): Promise<void> {
+    await this.#query(
+      `SELECT set_config('synchronous_commit', 'local', true), pg_logical_emit_message(true, 'koschei', '')`,
+      timeoutMs,
+    );
+  }
+
+  /**
    * Gives a role the password of a SCRAM verifier, on a primary; false when it has it, or there is no such role that may
    * log in. Does not wait for synchronous standbys, and the statement is in no log of Postgres.
    */

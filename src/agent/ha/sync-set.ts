@@ -266,6 +266,7 @@ function confirm(
  */
 function chooseSet(s: SyncSituation, living: readonly Candidate[]): MemberRef[] {
   const stored = (c: Candidate) => includesMember(s.stored.names, c);
+  const isAdded = (c: Candidate) => s.names.includes(replicationName(c.dataId));
   const level = (c: Candidate) => stored(c) || hasCaughtUp(s.observation, c);
   const ranked = living
     .filter((c) => c.noFailover !== true || stored(c))
@@ -278,7 +279,9 @@ function chooseSet(s: SyncSituation, living: readonly Candidate[]): MemberRef[] 
         Number(a.cascades ?? false) - Number(b.cascades ?? false) ||
         Number(b.zoneApart ?? false) - Number(a.zoneApart ?? false) ||
         (b.priority ?? 0) - (a.priority ?? 0) ||
-        Number(stored(b)) - Number(stored(a)),
+        Number(stored(b)) - Number(stored(a)) ||
+        // An addition under way is not given up for somebody who is as good: each costs a reload and two looks.
+        Number(isAdded(b)) - Number(isAdded(a)),
     );
   return ranked.slice(0, s.config.synchronous).map(({ instance, dataId }) => ({ instance, dataId }));
 }
