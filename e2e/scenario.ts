@@ -3,7 +3,7 @@ import type { PgClusterSpecInput } from '../src/api/pgcluster.ts';
 import { dumpDiagnostics } from './diagnostics.ts';
 import { now } from './faults.ts';
 import type { Verdict } from './ledger/checker.ts';
-import { type Attempt, type Route, routes } from './ledger/history.ts';
+import { type Attempt, clientRoutes, type Route } from './ledger/history.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import { PostgresCluster } from './postgres-cluster.ts';
 import { type Gaps, gapsSince, startLedger, verifyLedger } from './workload.ts';
@@ -74,7 +74,11 @@ export async function healthyCluster(test: string, spec: PgClusterSpecInput): Pr
  * @param limit milliseconds that each route may be without an acknowledgement: about three times what
  * docs/benchmarks.md says of the fault, because two cores are shared with everything else
  */
-export function expectShortGaps({ gaps }: LoadReport, limit: number, of: readonly Route[] = routes): void {
+export function expectShortGaps(
+  { gaps }: LoadReport,
+  limit: number,
+  of: readonly Route[] = clientRoutes,
+): void {
   for (const route of of) expect(gaps[route]?.milliseconds, `gap of ${route}`).toBeLessThan(limit);
 }
 
@@ -82,7 +86,9 @@ export function expectShortGaps({ gaps }: LoadReport, limit: number, of: readonl
 const running = new Map<PostgresCluster, Ledger>();
 
 function describe(verdict: Verdict, gaps: Gaps): string {
-  const seconds = routes.map((route) => `${route} ${((gaps[route]?.milliseconds ?? 0) / 1000).toFixed(2)} s`);
+  const seconds = clientRoutes.map(
+    (route) => `${route} ${((gaps[route]?.milliseconds ?? 0) / 1000).toFixed(2)} s`,
+  );
   const { acknowledged, present, lost, unknown, resolved } = verdict;
   return (
     `write gap: ${seconds.join(', ')}; ${acknowledged} rows acknowledged, ${lost.length} lost, ` +

@@ -4,7 +4,7 @@ import { foreignContext, nodes } from './cluster/settings.ts';
 import { eventually } from './kubernetes.ts';
 import { faultsOf, judge, type Verdict } from './ledger/checker.ts';
 import { finalStateQuery, parseFinalState } from './ledger/final-state.ts';
-import { type Attempt, type Gap, longestGap, type Route } from './ledger/history.ts';
+import { type Attempt, clientRoutes, type Gap, longestGap, type Route } from './ledger/history.ts';
 import { Ledger, localWriter } from './ledger/ledger.ts';
 import { writerPod } from './ledger/writer-pod.ts';
 import type { PostgresCluster } from './postgres-cluster.ts';
@@ -32,6 +32,7 @@ export async function startLedger(cluster: PostgresCluster): Promise<Ledger> {
       database,
       tls: true,
     },
+    routes: [...clientRoutes],
     workersPerRoute: 4,
     interval: 40,
     patience: 15_000,
@@ -70,7 +71,7 @@ export async function verifyLedger(
 }
 
 /** The longest time without an acknowledgement, by route. */
-export type Gaps = Readonly<Record<Route, Gap | undefined>>;
+export type Gaps = Readonly<Partial<Record<Route, Gap | undefined>>>;
 
 /** The longest holes between acknowledgements since a moment, by route. */
 export function gapsSince(attempts: readonly Attempt[], moment: number): Gaps {

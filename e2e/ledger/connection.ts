@@ -2,11 +2,12 @@ import { lookup, Resolver } from 'node:dns/promises';
 import { Socket } from 'node:net';
 import pg from 'pg';
 import type { Route } from './history.ts';
+import { PrimaryWatch } from './primary-watch.ts';
 
 /** Milliseconds until a host that does not answer is given up. */
-const connectTimeout = 300;
+export const connectTimeout = 300;
 /** Milliseconds after which the server itself cancels a statement; but not COMMIT, once it waits for a standby. */
-const statementTimeout = 500;
+export const statementTimeout = 500;
 /** Milliseconds after which this side stops waiting for an answer: the server's own timeout and the way. */
 const answerTimeout = 700;
 
@@ -17,7 +18,10 @@ export interface Target {
   /** Name with an address record for each pod, or the addresses themselves, separated by commas. */
   readonly podsHost: string;
   readonly port: number;
-  /** Name servers that know `podsHost`; none: those of this machine. */
+  /**
+   * Name servers that know `podsHost`; none: those of this machine. Names are looked up beside the connecting: a name
+   * server may be on the machine that is lost.
+   */
   readonly nameServers: readonly string[];
   readonly user: string;
   readonly password: string;
@@ -35,23 +39,44 @@ export interface Session {
   close(): void;
 }
 
-/** Opens sessions with the primary on one route. */
+/** Opens sessions with the primary on one route, one at a time. */
 export class Connector {
   readonly #target: Target;
   readonly #route: Route;
   readonly #resolver: Resolver;
+  readonly #watch: PrimaryWatch | undefined;
   #addresses: string[] = [];
+  #lookup: Promise<void> | undefined;
+  #current: { readonly address: string; readonly session: Session } | undefined;
 
-  constructor(target: Target, route: Route) {
+  /** @param signal ends the watch of the route `direct` */
+  constructor(target: Target, route: Route, signal: AbortSignal) {
     this.#target = target;
     this.#route = route;
     this.#resolver = new Resolver({ timeout: connectTimeout, tries: 1 });
     if (target.nameServers.length > 0) this.#resolver.setServers(shuffled(target.nameServers));
+    if (route === 'direct') {
+      this.#watch = new PrimaryWatch({
+        addresses: () => this.#podAddresses(),
+        connect: (address) => probe(target, address),
+        changed: (primary) => {
+          if (this.#current?.address !== primary) this.#current?.session.close();
+        },
+        signal,
+      });
+    }
   }
 
   /** @throws {Error} if no host lets in and takes writes at the moment. */
   async open(): Promise<Session> {
     if (this.#route === 'service') return connect(this.#target, this.#target.serviceHost);
+    if (this.#watch !== undefined) {
+      const address = this.#watch.primary;
+      if (address === undefined) throw new Error('no host says that it is the primary');
+      const session = await connect(this.#target, address);
+      this.#current = { address, session };
+      return session;
+    }
     const problems: string[] = [];
     for (const address of shuffled(await this.#podAddresses())) {
       try {
@@ -76,6 +101,14 @@ export class Connector {
   async #podAddresses(): Promise<readonly string[]> {
     const { podsHost } = this.#target;
     if (/^[\d.,]+$/.test(podsHost)) return podsHost.split(',');
+    this.#lookup ??= this.#lookUp(podsHost).finally(() => {
+      this.#lookup = undefined;
+    });
+    if (this.#addresses.length === 0) await this.#lookup;
+    return this.#addresses;
+  }
+
+  async #lookUp(podsHost: string): Promise<void> {
     try {
       this.#addresses =
         this.#target.nameServers.length > 0
@@ -85,8 +118,19 @@ export class Connector {
       // The name server may be down with its node: ask another one next time, and go on with what was known.
       this.#resolver.setServers(shuffled(this.#resolver.getServers()));
     }
-    return this.#addresses;
   }
+}
+
+/** A session that only tells whether a host is the primary, and on which timeline. */
+async function probe(target: Target, address: string) {
+  const { client, close } = await connect(target, address);
+  const question = `SELECT CASE WHEN NOT pg_is_in_recovery()
+    THEN ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline`;
+  return {
+    timeline: async () =>
+      (await client.query<{ timeline: number | null }>(question)).rows[0]?.timeline ?? undefined,
+    close,
+  };
 }
 
 async function connect(target: Target, host: string): Promise<Session> {

@@ -4,9 +4,15 @@
  */
 
 /** How a worker finds the primary. */
-export const routes = ['service', 'multi-host'] as const;
-/** `service`: the ClusterIP of `-rw`; `multi-host`: all pods in random order, the one that is not in recovery wins. */
+export const routes = ['service', 'multi-host', 'direct'] as const;
+/**
+ * `service`: one address that leads to the primary, such as the ClusterIP of `-rw`; `multi-host`: all hosts in random
+ * order, the first one that is not in recovery wins; `direct`: the address of the primary, which a watch of all hosts
+ * tells (`primary-watch.ts`).
+ */
 export type Route = (typeof routes)[number];
+/** What clients of a cluster do. `direct` is for measuring: nothing but the database takes time on it. */
+export const clientRoutes: readonly Route[] = ['service', 'multi-host'];
 
 /**
  * `acknowledged`: COMMIT came back without a warning. `failed`: nothing can have been committed. `unknown`: COMMIT was

@@ -3,7 +3,7 @@ import { TestBed, type TestInstance } from '../../src/postgres/test-instances.ts
 import { run, waitUntil } from '../cluster/shell.ts';
 import { faultsOf, judge } from './checker.ts';
 import { finalStateQuery, parseFinalState } from './final-state.ts';
-import { longestGap } from './history.ts';
+import { longestGap, routes } from './history.ts';
 import { Ledger } from './ledger.ts';
 
 let bed: TestBed;
@@ -32,6 +32,7 @@ const start = (name: string) =>
       database: 'app',
       tls: true,
     },
+    routes: [...routes],
     workersPerRoute: 3,
     interval: 5,
     patience: 10_000,
@@ -100,6 +101,7 @@ describe('the workload', () => {
           database: 'app',
           tls: true,
         },
+        routes: ['multi-host'],
         workersPerRoute: 1,
         interval: 5,
         patience: 300,

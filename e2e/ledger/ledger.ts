@@ -37,6 +37,7 @@ export const localWriter: WriterCommand = [
 /** A running workload, and all it has done. */
 export class Ledger {
   readonly run: string;
+  readonly #routes: readonly Route[];
   readonly #attempts: Attempt[] = [];
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
@@ -46,6 +47,7 @@ export class Ledger {
 
   private constructor(settings: WriterSettings, command: WriterCommand) {
     this.run = settings.run;
+    this.#routes = settings.routes;
     const [program, ...args] = command;
     this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#child.on('error', (error) => {
@@ -73,7 +75,7 @@ export class Ledger {
     try {
       await waitUntil('the workload to begin', settings.patience + 5_000, async () => {
         ledger.#throwError();
-        return ledger.#ready && routes.every((route) => ledger.firstAckAfter(0, route) !== undefined);
+        return ledger.#ready && ledger.#routes.every((route) => ledger.firstAckAfter(0, route) !== undefined);
       });
       return ledger;
     } catch (error) {
@@ -109,7 +111,7 @@ export class Ledger {
    * @throws {Error} at the deadline, with the last error that a worker met.
    */
   async acknowledges(moment: number, deadline: number): Promise<void> {
-    await Promise.all(routes.map((route) => this.acknowledgesOn(route, moment, deadline)));
+    await Promise.all(this.#routes.map((route) => this.acknowledgesOn(route, moment, deadline)));
   }
 
   /** Like {@link acknowledges}, for one route. */

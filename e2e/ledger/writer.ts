@@ -23,6 +23,7 @@ const settings = z.object({
     database: z.string(),
     tls: z.boolean(),
   }),
+  routes: z.array(z.enum(routes)).min(1),
   workersPerRoute: z.int().min(1).max(32),
   /** Milliseconds between two transactions of a worker. */
   interval: z.number().min(0),
@@ -43,15 +44,17 @@ const first = new Promise<string>((resolve) => lines.once('line', resolve));
 lines.on('close', () => stop.abort());
 
 try {
-  const { run, target, workersPerRoute, interval, patience } = settings.parse(JSON.parse(await first));
-  const workers = routes.flatMap((route, index) =>
+  const { run, target, workersPerRoute, interval, patience, ...chosen } = settings.parse(
+    JSON.parse(await first),
+  );
+  const workers = chosen.routes.flatMap((route, index) =>
     Array.from({ length: workersPerRoute }, (_, number) => ({
       worker: 1 + index * workersPerRoute + number,
       route,
     })),
   );
   await prepare(
-    new Connector(target, 'multi-host'),
+    new Connector(target, 'multi-host', stop.signal),
     run,
     workers.map(({ worker }) => worker),
     patience,
@@ -65,7 +68,7 @@ try {
         route,
         interval,
         now,
-        connector: new Connector(target, route),
+        connector: new Connector(target, route, stop.signal),
         report: (attempt) => say({ attempt }),
         signal: stop.signal,
       }),
