@@ -11,7 +11,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['src/**/*.test.ts', 'e2e/**/*.unit.test.ts'],
+          include: ['src/**/*.test.ts', 'e2e/**/*.unit.test.ts', 'bench/**/*.test.ts'],
           exclude: ['**/*.integration.test.ts'],
         },
       },

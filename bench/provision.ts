@@ -1,7 +1,8 @@
+import { z } from 'zod';
 import { now } from '../e2e/faults.ts';
 import { install } from '../e2e/install.ts';
 import { PostgresCluster } from '../e2e/postgres-cluster.ts';
-import { machine, record, recorded, table } from './results.ts';
+import { machine, markdown, record, recorded, summary } from './results.ts';
 
 /*
  * From `kubectl apply` of a primary, one synchronous and two asynchronous standbys to `Ready`, images present.
@@ -20,13 +21,16 @@ for (let i = 0; i < runs; i++) {
     await cluster.waitReady(120_000);
     const ready = now() - began;
     console.log(`ready after ${Math.round(ready)} ms`);
-    record('provision', {
-      row: 'apply to Ready, 1 + 3 instances',
-      at: new Date().toISOString(),
-      values: { ms: ready },
-    });
+    record('provision', { at: new Date().toISOString(), milliseconds: ready });
   } finally {
     await cluster.remove();
   }
 }
-console.log(`\nMedian / maximum on ${machine()}:\n\n${table(recorded('provision'), ['ms'])}`);
+const all = recorded('provision', z.object({ at: z.string(), milliseconds: z.number() }));
+console.log(
+  `\nFrom apply to Ready, 1 + 3 instances, milliseconds, median / maximum on ${machine()}:\n\n` +
+    markdown(
+      ['', 'ms', 'runs'],
+      [['', summary(all.map(({ milliseconds }) => milliseconds)), String(all.length)]],
+    ),
+);

@@ -32,7 +32,7 @@ export async function startLedger(cluster: PostgresCluster): Promise<Ledger> {
       database,
       tls: true,
     },
-    routes: [...clientRoutes],
+    routes: clientRoutes,
     workersPerRoute: 4,
     interval: 40,
     patience: 15_000,

@@ -32,7 +32,7 @@ const start = (name: string) =>
       database: 'app',
       tls: true,
     },
-    routes: [...routes],
+    routes,
     workersPerRoute: 3,
     interval: 5,
     patience: 10_000,
