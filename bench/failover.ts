@@ -2,7 +2,7 @@ import { report } from '../e2e/cluster/shell.ts';
 import { Koschei } from './failover/koschei.ts';
 import { measure } from './failover/measure.ts';
 import { help, type Options, parseOptions } from './failover/options.ts';
-import { Patroni } from './failover/patroni.ts';
+import { Patroni, removePeer } from './failover/patroni.ts';
 import { reportOf } from './failover/report.ts';
 import { type Block, blocksLeft, isPeer, Run, type Subject } from './failover/runs.ts';
 import type { Stack } from './failover/stack.ts';
@@ -52,10 +52,11 @@ class Stacks {
 
 async function measureAll(options: Options): Promise<boolean> {
   const end = options.minutes === undefined ? undefined : performance.now() + options.minutes * 60_000;
-  const isOver = () => interrupted || (end !== undefined && performance.now() > end);
+  const isOver = () => end !== undefined && performance.now() > end;
   const stacks = new Stacks();
   const failures: string[] = [];
   try {
+    await removePeer();
     const versions: Partial<Record<Subject, string>> = {};
     for (const subject of options.subjects) versions[subject] = await stacks.versionOf(subject);
     const blocks = blocksLeft(options, recorded(file, Run), versions);
@@ -81,6 +82,7 @@ async function measureBlock(
   let stack: Stack | undefined;
   try {
     stack = await stacks.running(subject);
+    await stack.waitHealthy(180_000);
     for (let i = 0; i < runs && !isOver(); i += 1) {
       const run = await measure(stack, row, subject);
       record(file, run);
@@ -111,12 +113,6 @@ function describe({ gaps, phases, lost, faults, unrecovered, redundantAfter, mov
     ...faults,
   ].join('; ');
 }
-
-let interrupted = false;
-process.once('SIGINT', () => {
-  interrupted = true;
-  report('this run is ended first; press again to break off');
-});
 
 try {
   const options = parseOptions(process.argv.slice(2));

@@ -27,6 +27,16 @@ import { entriesOf, type FirstAcks, type Phases, replacementPhases, takeoverPhas
 import type { Fault, Row } from './rows.ts';
 import type { Injected, Instance, Stack } from './stack.ts';
 
+/** Does something, and tells when it began, milliseconds since the epoch. */
+const timed = (command: () => Promise<unknown>) => async (): Promise<number> => {
+  const at = now();
+  await command();
+  return at;
+};
+
+/** What begins the names of this benchmark's namespaces. */
+const test = 'bench-failover';
+
 /** Milliseconds for the agents to notice that the API server is gone, before the fault itself. */
 const apiGoneMs = 2_000;
 
@@ -47,6 +57,7 @@ export class Koschei implements Stack {
     await install();
     await healCluster();
     await startOperator();
+    await removeLeftovers();
     const image = await kubectl([
       ...['-n', systemNamespace, 'get', 'deployment', 'koschei-operator'],
       ...['-o', 'jsonpath={.spec.template.spec.containers[0].image}'],
@@ -73,7 +84,7 @@ export class Koschei implements Stack {
 
   async start(): Promise<void> {
     await this.withApi(true);
-    this.#cluster = await PostgresCluster.create('bench-failover', {
+    this.#cluster = await PostgresCluster.create(test, {
       postgres: { parameters: { shared_buffers: '64MB', max_connections: 50 } },
       replicas: { synchronous: 1, asynchronous: 1 },
       storage: { size: '1Gi' },
@@ -187,11 +198,6 @@ export class Koschei implements Stack {
   }> {
     const { node } = victim;
     const nodeIsBack = () => waitForNode(node);
-    const timed = (command: () => Promise<unknown>) => async () => {
-      const at = now();
-      await command();
-      return at;
-    };
     switch (fault) {
       case 'switchover':
         return { inject: timed(() => this.#postgres.requestSwitchover()) };
@@ -245,34 +251,22 @@ export class Koschei implements Stack {
 
   /** In the network of the pod alone: everything else on its node goes on. */
   async #cutOff(victim: Instance, addresses: readonly string[]) {
-    const { main } = await processesOf(victim.node, this.#postgres.namespace, podName(victim.name));
-    const enter = `nsenter --target ${main} --net`;
-    const rules = addresses.map(
-      (each) =>
-        `${enter} iptables -w -I INPUT -s ${each} -j DROP && ${enter} iptables -w -I OUTPUT -d ${each} -j DROP`,
+    // The sandbox holds the network, and outlives the other containers.
+    const { main } = await processesOf(
+      victim.node,
+      this.#postgres.namespace,
+      podName(victim.name),
+      'sandbox',
     );
+    const iptables = `nsenter --target ${main} --net iptables -w`;
+    const rules = addresses.map(
+      (each) => `${iptables} -I INPUT -s ${each} -j DROP && ${iptables} -I OUTPUT -d ${each} -j DROP`,
+    );
+    const inNode = (script: string) => docker(['exec', victim.node, 'sh', '-c', script]);
     return {
-      inject: async () => {
-        const at = now();
-        await docker(['exec', victim.node, 'sh', '-c', rules.join(' && ')]);
-        return at;
-      },
+      inject: timed(() => inNode(rules.join(' && '))),
       undo: async () => {
-        // The network is the pod's, so it outlives a container that was killed meanwhile; its process does not.
-        const { main: still } = await processesOf(
-          victim.node,
-          this.#postgres.namespace,
-          podName(victim.name),
-          'POD',
-        );
-        const again = `nsenter --target ${still} --net`;
-        await docker([
-          'exec',
-          victim.node,
-          'sh',
-          '-c',
-          `${again} iptables -F INPUT && ${again} iptables -F OUTPUT`,
-        ]);
+        await inNode(`${iptables} -F INPUT && ${iptables} -F OUTPUT`);
       },
     };
   }
@@ -306,6 +300,15 @@ export class Koschei implements Stack {
 
   async explain(name: string): Promise<string> {
     return dumpDiagnostics(name, this.#cluster);
+  }
+}
+
+/** Removes the clusters of measurements that were broken off. */
+async function removeLeftovers(): Promise<void> {
+  const { client } = await kubernetes();
+  for (const { metadata } of (await client.list(resources.namespaces, {})).items) {
+    if (!metadata.name.startsWith(`e2e-${test}-`) || metadata.deletionTimestamp !== undefined) continue;
+    await (await PostgresCluster.at(metadata.name, 'shop')).remove();
   }
 }
 
@@ -343,7 +346,7 @@ async function etcdLeader(members: readonly EtcdMember[]): Promise<EtcdMember> {
 
 /**
  * The main process of a container and, in a container of an instance, its postmaster, by their ids in the node.
- * @param container `POD` is what holds the pod's network
+ * @param container `sandbox` is what holds the pod's network
  */
 async function processesOf(
   node: string,
@@ -354,7 +357,7 @@ async function processesOf(
   const labels = { 'pod.namespace': namespace, 'pod.name': pod };
   const filter = [
     ...Object.entries(labels).map(([key, value]) => `labels."io.kubernetes.${key}"==${value}`),
-    container === 'POD'
+    container === 'sandbox'
       ? 'labels."io.cri-containerd.kind"==sandbox'
       : `labels."io.kubernetes.container.name"==${container}`,
   ].join(',');

@@ -41,31 +41,28 @@ export async function measure(stack: Stack, row: Row, subject: Subject): Promise
     const faultAt = injected.at;
     undo = injected.undo;
     const unrecovered = await stillAfter(ledger, stack, faultAt + shownAfter(row, stack));
-    const undoneAt = undo === undefined ? faultAt : now();
+    const after = serverOf(ledger.attempts.findLast(isAcknowledged));
+    const watchedUntil = now();
+    const wellFrom = undo === undefined ? faultAt : watchedUntil;
     await undo?.();
     undo = undefined;
-    // Of the last moment before the undoing, because an instance may have another address afterwards.
-    const after = serverOf(
-      ledger.attempts.findLast((each) => isAcknowledged(each) && each.completedAt <= now()),
-    );
     await stack.waitHealthy(healthyMs);
-    const redundantAfter = now() - undoneAt;
+    const redundantAfter = now() - wellFrom;
     await ledger.acknowledges(now(), 30_000);
     const attempts = await ledger.stop();
     const verdict = judge(
       attempts,
       parseFinalState(await stack.sql(await stack.primary(), finalStateQuery(ledger.run))),
     );
-    const window = { from: faultAt, to: Math.max(undoneAt, faultAt + promptMs) };
     return {
       subject,
       version: stack.version,
       row: row.id,
       at: new Date(faultAt).toISOString(),
-      gaps: gapsIn(attempts, window.from, window.to),
-      gapsAfter: row.lasts ? gapsIn(attempts, window.to, Number.POSITIVE_INFINITY) : {},
+      gaps: gapsIn(attempts, faultAt, watchedUntil),
+      gapsAfter: row.lasts ? gapsIn(attempts, watchedUntil, Number.POSITIVE_INFINITY) : {},
       unrecovered,
-      phases: await stack.phases(row, faultAt, firstAcks(attempts, window.from, window.to)),
+      phases: await stack.phases(row, faultAt, firstAcks(attempts, faultAt, watchedUntil)),
       etcdLeaderHit: row.etcdLeader === 'here',
       moved: before !== after,
       redundantAfter,

@@ -60,6 +60,7 @@ export function patroniConfiguration(machine: Machine, timing: Timing): object {
       connect_address: `${machine.ip}:5432`,
       data_dir: '/data/postgres/data',
       bin_dir: '/usr/lib/postgresql/17/bin',
+      pgpass: '/data/postgres/pgpass',
       authentication: {
         superuser: { username: 'postgres', password },
         replication: { username: 'replicator', password },
@@ -173,10 +174,7 @@ export class Patroni implements Stack {
   }
 
   async close(): Promise<void> {
-    for (const { name } of [...machines, proxy]) {
-      await succeeds('docker', ['rm', '-f', '-v', name]);
-      await succeeds('docker', ['volume', 'rm', '-f', volumeOf(name)]);
-    }
+    await removePeer();
   }
 
   async target(): Promise<Target> {
@@ -371,6 +369,14 @@ export class Patroni implements Stack {
       ]);
     }
     return folder;
+  }
+}
+
+/** Removes the containers of the peer, also those of a measurement that was broken off, with their data. */
+export async function removePeer(): Promise<void> {
+  for (const { name } of [...machines, proxy]) {
+    await succeeds('docker', ['rm', '-f', '-v', name]);
+    await succeeds('docker', ['volume', 'rm', '-f', volumeOf(name)]);
   }
 }
 
