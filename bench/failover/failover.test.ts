@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { parseOptions } from './options.ts';
-import { entriesOf, replacementPhases, takeoverPhases } from './phases.ts';
+import { entriesOf, patroniPhases, replacementPhases, takeoverPhases } from './phases.ts';
 import { reportOf } from './report.ts';
 import { rowOf, rows } from './rows.ts';
 import { blocksLeft, newestVersions, type Run, type Subject } from './runs.ts';
@@ -157,8 +157,24 @@ describe('phases', () => {
     });
   });
 
+  test('of Patroni are in its log and in that of its Postgres', () => {
+    const log = `2000-01-01 00:00:00,100 INFO: promoted self to leader by acquiring session lock
+2000-01-01 00:00:21,500 INFO: promoted self to leader by acquiring session lock
+2000-01-01 00:00:22.000 UTC [52] LOG:  database system is ready to accept connections
+2000-01-01 00:00:23,250 INFO: Synchronous standby status assigned to bench-peer-3
+`;
+    const at = (seconds: number) => Date.UTC(2000, 0, 1) + seconds * 1000;
+    expect(patroniPhases(log, at(1), { 'multi-host': at(23.3) })).toEqual({
+      detect: 20_500,
+      promote: 500,
+      'sync set usable': 1_250,
+      'first ack, all hosts': 50,
+    });
+  });
+
   test('that did not happen are not told', () => {
     expect(takeoverPhases([], 0, { direct: 5 })).toEqual({});
+    expect(patroniPhases('', 0, { direct: 5 })).toEqual({});
   });
 });
 

@@ -8,7 +8,7 @@ import { bringUp } from '../../e2e/install.ts';
 import { eventually } from '../../e2e/kubernetes.ts';
 import { messageOf, type Target } from '../../e2e/ledger/connection.ts';
 import type { Route } from '../../e2e/ledger/history.ts';
-import type { Phases } from './phases.ts';
+import { type FirstAcks, type Phases, patroniPhases } from './phases.ts';
 import type { Fault, Row } from './rows.ts';
 import type { Injected, Instance, Stack } from './stack.ts';
 
@@ -354,8 +354,9 @@ export class Patroni implements Stack {
     return docker(['exec', node, ...psql]);
   }
 
-  async phases(): Promise<Phases> {
-    return {};
+  async phases(_: Row, faultAt: number, acks: FirstAcks): Promise<Phases> {
+    const { node } = await this.primary();
+    return patroniPhases(await docker(['exec', node, 'cat', '/var/log/patroni.log']), faultAt, acks);
   }
 
   async explain(name: string): Promise<string> {

@@ -77,6 +77,31 @@ export function replacementPhases(log: readonly Entry[], faultAt: number, acks: 
   };
 }
 
+/**
+ * The phases of a takeover by Patroni, from the log of the new leader, which holds that of its Postgres as well: until it
+ * has the lock (`detect`), is promoted, and has a synchronous standby.
+ */
+export function patroniPhases(log: string, faultAt: number, acks: FirstAcks): Phases {
+  const lines = log.split('\n').flatMap((line) => {
+    const [, date, time, fraction] = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)[.,](\d{3})/.exec(line) ?? [];
+    const at = date === undefined ? Number.NaN : Date.parse(`${date}T${time}.${fraction}Z`);
+    return at >= faultAt ? [{ at, line }] : [];
+  });
+  const first = (words: RegExp, after: number | undefined) =>
+    after === undefined ? undefined : lines.find(({ at, line }) => at >= after && words.test(line))?.at;
+  const took = first(/promoted self to leader/, faultAt);
+  const promoted = first(/LOG: +database system is ready to accept connections/, took);
+  const usable = first(/Synchronous standby status assigned to/, took);
+  return {
+    ...consecutive(faultAt, [
+      ['detect', took],
+      ['promote', promoted],
+      ['sync set usable', usable],
+    ]),
+    ...firstAcks(acks, usable, undefined),
+  };
+}
+
 /** When the first operation of a kind ended, not before `after`. */
 const ended = (log: readonly Entry[], operation: string, after = 0) =>
   log.find((e) => e.operation === operation && e.because === undefined && e.at >= after)?.at;

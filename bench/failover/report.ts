@@ -5,6 +5,9 @@ import { phaseNames } from './phases.ts';
 import { type Row, rows } from './rows.ts';
 import { newestVersions, type Run, type Subject } from './runs.ts';
 
+/** The phases that the log of the peer tells of. */
+const peerPhases = ['detect', 'promote', 'sync set usable', 'first ack, all hosts'] as const;
+
 /** Writers of each route, and milliseconds from the start of one transaction to that of the next. */
 export const load = { workersPerRoute: 1, interval: 25 } as const;
 
@@ -45,6 +48,16 @@ export function reportOf(all: readonly Run[], machine: string): string {
       measured('koschei').map((row) => [
         row.title,
         ...phaseNames.map((phase) => summary(of(row, 'koschei').flatMap((run) => run.phases[phase] ?? []))),
+      ]),
+    ),
+    'The same of Patroni, as far as its log tells (minimum, then default):',
+    markdown(
+      ['', ...peers.flatMap(() => peerPhases)],
+      measured(...peers).map((row) => [
+        row.title,
+        ...peers.flatMap((peer) =>
+          peerPhases.map((phase) => summary(of(row, peer).flatMap((run) => run.phases[phase] ?? []))),
+        ),
       ]),
     ),
     '### With the API server and the operator stopped',
