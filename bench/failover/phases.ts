@@ -79,7 +79,7 @@ export function replacementPhases(log: readonly Entry[], faultAt: number, acks: 
 
 /**
  * The phases of a takeover by Patroni, from the log of the new leader, which holds that of its Postgres as well: until it
- * has the lock (`detect`), is promoted, and has a synchronous standby.
+ * has the lock (`detect`), and until it is promoted. Then any standby may confirm commits.
  */
 export function patroniPhases(log: string, faultAt: number, acks: FirstAcks): Phases {
   const lines = log.split('\n').flatMap((line) => {
@@ -91,14 +91,12 @@ export function patroniPhases(log: string, faultAt: number, acks: FirstAcks): Ph
     after === undefined ? undefined : lines.find(({ at, line }) => at >= after && words.test(line))?.at;
   const took = first(/promoted self to leader/, faultAt);
   const promoted = first(/LOG: +database system is ready to accept connections/, took);
-  const usable = first(/Synchronous standby status assigned to/, took);
   return {
     ...consecutive(faultAt, [
       ['detect', took],
       ['promote', promoted],
-      ['sync set usable', usable],
     ]),
-    ...firstAcks(acks, usable, undefined),
+    ...firstAcks(acks, promoted, undefined),
   };
 }
 

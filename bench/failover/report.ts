@@ -6,7 +6,7 @@ import { type Row, rows } from './rows.ts';
 import { newestVersions, type Run, type Subject } from './runs.ts';
 
 /** The phases that the log of the peer tells of. */
-const peerPhases = ['detect', 'promote', 'sync set usable', 'first ack, all hosts'] as const;
+const peerPhases = ['detect', 'promote', 'first ack, all hosts', 'first ack, direct'] as const;
 
 /** Writers of each route, and milliseconds from the start of one transaction to that of the next. */
 export const load = { workersPerRoute: 1, interval: 25 } as const;
