@@ -21,13 +21,15 @@ export function reportOf(all: readonly Run[], machine: string): string {
     rows.filter((row) => wanted.some((subject) => of(row, subject).length > 0));
   const peers: Subject[] = ['patroni-minimum', 'patroni-default'];
 
+  const section = (heading: readonly string[], columns: readonly string[], lines: readonly string[][]) =>
+    lines.length === 0 ? [] : [...heading, markdown(columns, lines)];
   return [
     `Milliseconds, median / maximum, on ${machine}. Three writers at once, ${load.workersPerRoute} on each route, a ` +
       `transaction every ${load.interval} ms; statement timeout ${statementTimeout} ms, connect timeout ` +
       `${connectTimeout} ms per host, hosts shuffled.`,
     `Measured: ${versions.map(({ version }) => version).join('; ')}.`,
-    '### Write gaps',
-    markdown(
+    ...section(
+      ['### Write gaps'],
       ['', 'Service', 'all hosts', 'direct', 'runs', 'gap after the undoing', 'redundant again'],
       measured('koschei').map((row) => {
         const found = of(row, 'koschei');
@@ -42,16 +44,16 @@ export function reportOf(all: readonly Run[], machine: string): string {
         ];
       }),
     ),
-    '### Where the time goes',
-    markdown(
+    ...section(
+      ['### Where the time goes'],
       ['', ...phaseNames],
       measured('koschei').map((row) => [
         row.title,
         ...phaseNames.map((phase) => summary(of(row, 'koschei').flatMap((run) => run.phases[phase] ?? []))),
       ]),
     ),
-    'The same of Patroni, as far as its log tells (minimum, then default):',
-    markdown(
+    ...section(
+      ['The same of Patroni, as far as its log tells (minimum, then default):'],
       ['', ...peers.flatMap(() => peerPhases)],
       measured(...peers).map((row) => [
         row.title,
@@ -60,17 +62,19 @@ export function reportOf(all: readonly Run[], machine: string): string {
         ),
       ]),
     ),
-    '### With the API server and the operator stopped',
-    markdown(
+    ...section(
+      ['### With the API server and the operator stopped'],
       ['', 'all hosts', 'direct', 'runs'],
       measured('koschei-without-api').map((row) => {
         const found = of(row, 'koschei-without-api');
         return [row.title, gaps(found, 'multi-host'), gaps(found, 'direct'), String(found.length)];
       }),
     ),
-    '### Beside Patroni',
-    'All hosts in the connection string. Ratio: the median of Patroni divided by that of Koschei.',
-    markdown(
+    ...section(
+      [
+        '### Beside Patroni',
+        'All hosts in the connection string. Ratio: the median of Patroni divided by that of Koschei.',
+      ],
       ['', 'Koschei', 'Patroni, minimum', 'ratio', 'Patroni, default', 'ratio', 'runs'],
       measured(...peers).map((row) => {
         const ours = of(row, 'koschei');
@@ -85,8 +89,8 @@ export function reportOf(all: readonly Run[], machine: string): string {
         ];
       }),
     ),
-    'Patroni on the other routes (minimum, then default):',
-    markdown(
+    ...section(
+      ['Patroni on the other routes (minimum, then default):'],
       ['', 'HAProxy', 'direct', 'HAProxy', 'direct', 'redundant again, minimum', 'default'],
       measured(...peers).map((row) => [
         row.title,
