@@ -185,7 +185,8 @@ export class Agent {
         : { ok: false, why: `primary: ${reign.stage}` };
     // A standby that has lost its primary still answers queries; an old primary is out until it streams.
     const streams = o.receiver?.status === 'streaming' || facts.dcs.view.leader?.value.phase !== 'leading';
-    return o.inRecovery && (streams || this.#streamedBefore)
+    const isDelayed = facts.applied?.applyDelaySeconds !== undefined;
+    return o.inRecovery && (streams || this.#streamedBefore || isDelayed)
       ? { ok: true, why: streams ? 'standby: streaming' : 'standby: not streaming now' }
       : { ok: false, why: 'standby: not streaming yet' };
   }
@@ -328,7 +329,9 @@ export class Agent {
     const role = leads
       ? 'primary'
       : o?.inRecovery === true && facts.postgres.process === 'running'
-        ? 'standby'
+        ? facts.applied?.applyDelaySeconds === undefined
+          ? 'standby'
+          : 'delayed'
         : undefined;
     routing.want({ role, leads: leads ? { term: reign.term } : undefined });
     if (facts.now - this.#publishedAt >= publishEveryMs) {

@@ -1,8 +1,9 @@
+import type { RoleLabel } from '../api/names.ts';
 import type { Logger } from '../log/logger.ts';
 
 /** What the Kubernetes API should say about this pod. */
 export interface WantedRouting {
-  readonly role: 'primary' | 'standby' | undefined;
+  readonly role: RoleLabel | undefined;
   /** This instance leads in this term: the `-rw` Service points here. */
   readonly leads: { readonly term: number } | undefined;
 }
@@ -16,7 +17,7 @@ export interface RoutingApi {
   claim(term: number): Promise<boolean>;
   /** Takes this pod off the `-rw` Service if it is the one on it. */
   release(): Promise<void>;
-  setRole(role: 'primary' | 'standby' | undefined): Promise<void>;
+  setRole(role: RoleLabel | undefined): Promise<void>;
 }
 
 export interface RoutingOptions {

@@ -43,7 +43,8 @@ export const isReservedLabel = (key: string): boolean =>
   key.startsWith(`${group}/`) || reservedLabels.some((each) => each === key);
 
 /** Values of the role label; the agent sets it on its own pod. */
-export type RoleLabel = 'primary' | 'standby';
+/** `delayed`: a standby that shows old data, which no Service for reads from standbys selects. */
+export type RoleLabel = 'primary' | 'standby' | 'delayed';
 
 export const annotation = {
   /** A person names the instance that may become primary although the state in etcd is lost. */

@@ -91,6 +91,10 @@ const InstanceOptions = z.object({
     description:
       'Among standbys that are equally safe to choose, those of a higher priority become synchronous and primary first. 50 if left out.',
   }),
+  applyDelaySeconds: z.int().min(1).max(2_147_483).optional().meta({
+    description:
+      'Replays each commit so many seconds after it was made, so that a mistake can be seen before it arrives. Implies `noFailover`; the `-ro` Service leaves the instance out.',
+  }),
   streamFrom: z.string().min(1).max(63).optional().meta({
     description:
       'Streams from this instance instead of the primary, or from any standby if it says `standby`; from the primary while that one does not stream from the primary itself, and while this one is synchronous.',

@@ -145,6 +145,16 @@ describe('validateSpec', () => {
       'spec.instances',
     ],
     [
+      'more that replay late than there are asynchronous standbys',
+      { instances: ['shop-2', 'shop-3'].map((name) => ({ name, applyDelaySeconds: 60 })) },
+      'spec.instances',
+    ],
+    [
+      'a priority of an instance that replays late',
+      { instances: [{ name: 'shop-2', applyDelaySeconds: 60, priority: 3 }] },
+      'spec.instances[0].priority',
+    ],
+    [
       'a priority of an instance that never leads',
       { instances: [{ name: 'shop-2', noFailover: true, priority: 3 }] },
       'spec.instances[0].priority',

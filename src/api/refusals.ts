@@ -127,9 +127,10 @@ export function validateInstanceNames(cluster: string, spec: PgClusterSpec): Ref
 
 function instanceOptions({ instances = [], replicas }: PgClusterSpec): Refusal[] {
   const names = instances.map(({ name }) => name);
-  const barred = instances.filter(({ noFailover }) => noFailover);
+  const barred = instances.filter((each) => each.noFailover || each.applyDelaySeconds !== undefined);
   return [
-    ...instances.flatMap(({ name, noFailover, priority, streamFrom }, index) => {
+    ...instances.flatMap(({ name, priority, streamFrom, ...rest }, index) => {
+      const noFailover = rest.noFailover || rest.applyDelaySeconds !== undefined;
       const field = `spec.instances[${index}]`;
       const twice = names.indexOf(name) < index;
       const cascades = instances.some((each) => each.name === streamFrom && each.streamFrom !== undefined);
@@ -151,7 +152,7 @@ function instanceOptions({ instances = [], replicas }: PgClusterSpec): Refusal[]
           ? [
               invalid(
                 `${field}.priority`,
-                'nothing beside noFailover',
+                'nothing beside noFailover or applyDelaySeconds',
                 String(priority),
                 'remove one of the two: who never becomes the primary has no priority for it',
               ),
@@ -164,7 +165,7 @@ function instanceOptions({ instances = [], replicas }: PgClusterSpec): Refusal[]
       ? [
           invalid(
             'spec.instances',
-            `noFailover for at most ${replicas.asynchronous} instances, as many as there are asynchronous standbys`,
+            `noFailover or applyDelaySeconds for at most ${replicas.asynchronous} instances, as many as there are asynchronous standbys`,
             String(barred.length),
             'take noFailover from one, or ask for more asynchronous standbys (spec.replicas.asynchronous)',
           ),

@@ -124,6 +124,8 @@ export const instanceOptions = z.object({
   priority: z.int().min(0).max(100).optional(),
   /** An instance, or `standby`: any that streams from the primary. */
   streamFrom: name.optional(),
+  /** It replays commits only so many seconds after they were made; with `noFailover`. */
+  applyDelaySeconds: z.int().min(1).max(2_147_483).optional(),
 });
 export type InstanceOptions = z.infer<typeof instanceOptions>;
 

@@ -82,9 +82,24 @@ describe('failover slots', () => {
     expect(cascaded).toMatchObject({ sync_replication_slots: 'off', hot_standby_feedback: 'on' });
   });
 
+  test('are not copied to a standby that replays late: it would keep rows from being removed', () => {
+    const { owned } = renderSettings(spec({ upstream, parameters: logical, applyDelaySeconds: 60 }));
+    expect(owned).toMatchObject({ sync_replication_slots: 'off' });
+    expect(owned).not.toHaveProperty('hot_standby_feedback');
+  });
+
   test('logical slots keep the WAL level that they need, or Postgres would not start', () => {
     expect(renderSettings(spec({ hasLogicalSlots: true })).owned.wal_level).toBe('logical');
   });
+});
+
+test.each([
+  [59, '59s'],
+  [5_400, '90min'],
+  [7_200, '2h'],
+  [172_800, '2d'],
+])('a delay of %i s is written as Postgres shows it', (applyDelaySeconds, shown) => {
+  expect(renderSettings(spec({ applyDelaySeconds })).owned.recovery_min_apply_delay).toBe(shown);
 });
 
 test('there are walsenders and slots for the largest cluster, while all of it is being cloned', () => {

@@ -44,6 +44,8 @@ export interface SettingsSpec {
   readonly upstream: Upstream | undefined;
   /** Slot on the upstream; `undefined`: none. */
   readonly upstreamSlot: string | undefined;
+  /** A standby replays each commit this long after it was made, seconds; undefined: at once. */
+  readonly applyDelaySeconds?: number | undefined;
   /** The upstream is a standby: it has no failover slots to pass on. */
   readonly cascades?: boolean | undefined;
   /**
@@ -146,7 +148,9 @@ function ownedSettings(
   const { paths, atLeast } = spec;
   const atLeastOf = (name: string, ...floors: number[]): string =>
     String(Math.max(...floors, wholeNumber(parameters[name]) ?? 0));
-  const failoverSlots = spec.major >= 17 && hasLogicalLevel(spec, parameters);
+  // One that replays late would keep its primary from removing rows for as long.
+  const isDelayed = spec.applyDelaySeconds !== undefined;
+  const failoverSlots = spec.major >= 17 && hasLogicalLevel(spec, parameters) && !isDelayed;
   return {
     listen_addresses: '*',
     port: String(paths.port),
@@ -183,6 +187,9 @@ function ownedSettings(
           }),
     primary_slot_name: spec.upstreamSlot ?? '',
     recovery_target_timeline: 'latest',
+    ...(spec.applyDelaySeconds === undefined
+      ? {}
+      : { recovery_min_apply_delay: seconds(spec.applyDelaySeconds) }),
     wal_receiver_create_temp_slot: 'off',
     // The default of 5 s makes one promotion in five take 5 s longer for the other standbys.
     wal_retrieve_retry_interval: '100ms',
@@ -328,6 +335,13 @@ function megabytes(count: number): string {
   if (count > 0 && count % (1 << 20) === 0) return `${count >> 20}TB`;
   if (count > 0 && count % 1024 === 0) return `${count / 1024}GB`;
   return `${count}MB`;
+}
+
+/** A time as Postgres shows it: in the largest unit that divides it. */
+function seconds(count: number): string {
+  if (count % 86_400 === 0) return `${count / 86_400}d`;
+  if (count % 3_600 === 0) return `${count / 3_600}h`;
+  return count % 60 === 0 ? `${count / 60}min` : `${count}s`;
 }
 
 function wholeNumber(text: string | undefined): number | undefined {

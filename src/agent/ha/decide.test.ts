@@ -1892,6 +1892,31 @@ describe('what takes long', () => {
   });
 });
 
+describe('a standby that is to replay late', () => {
+  const options = config({ instances: { [A.instance]: { noFailover: true, applyDelaySeconds: 3_600 } } });
+  const delay = (w: World) => wantedSettings(follower(), facts(w)).applyDelaySeconds;
+
+  it('does, but not while it confirms commits', () => {
+    expect(delay({ config: options, leader: leaderOf(B) })).toBe(3_600);
+    expect(delay({ config: options, leader: leaderOf(B), sync: { names: [A] } })).toBeUndefined();
+    expect(delay({ config: config(), leader: leaderOf(B) })).toBeUndefined();
+    expect(wantedSettings(leader(), facts({ config: options })).applyDelaySeconds).toBeUndefined();
+  });
+
+  it('is not started anew for not streaming while it waits with what it has', () => {
+    const world = (waitsToApply: boolean): World => ({
+      config: options,
+      leader: leaderOf(B),
+      peers: [proof()],
+      applied: [placeholderName],
+      postgres: { ...standby(waitsToApply ? { waitsToApply } : {}), since: now - 120_000 },
+    });
+    const silent = follower({ streamedAt: now - 61_000 });
+    expect(operation(tick(silent, world(false)))?.do).toBe('stop');
+    expect(operation(tick(silent, world(true)))?.do).not.toBe('stop');
+  });
+});
+
 describe('rejoining', () => {
   const forked = { timeline: 2, receivedLsn: 1_200n, replayedLsn: 1_200n };
   const ancestors = [{ timeline: 2, end: 1_100n }];

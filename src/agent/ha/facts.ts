@@ -96,6 +96,8 @@ export interface Observation {
   readonly replayedLsn?: bigint;
   /** Standby: it replays what was on its disk when it was started; it may hold more than the positions say. */
   readonly replaysLocalWal?: boolean;
+  /** Standby: it has WAL that it is not yet to replay. */
+  readonly waitsToApply?: boolean;
   readonly receiver?: { readonly status: string; readonly senderHost: string };
   readonly walsenders: readonly Walsender[];
   /** How long the longest waiting commit has waited for a synchronous standby, ms; 0: none waits. */
@@ -172,6 +174,8 @@ export interface Settings {
   /** `application_name`s, all required; empty: no synchronous replication. */
   readonly synchronousNames: readonly string[];
   readonly upstream?: Upstream;
+  /** How much later than its primary a standby replays, seconds; undefined: at once. */
+  readonly applyDelaySeconds?: number | undefined;
   /** False: only local connections and replication are let in. */
   readonly clientsAllowed: boolean;
 }

@@ -27,6 +27,11 @@ export function streamFromOf(config: Options, instance: string): string | undefi
   return config?.instances?.[instance]?.streamFrom;
 }
 
+/** By how much an instance replays late (option `applyDelaySeconds`), seconds; undefined: not at all. */
+export function applyDelayOf(config: Options, instance: string): number | undefined {
+  return config?.instances?.[instance]?.applyDelaySeconds;
+}
+
 /** How far apart two instances are, by the nodes that they run on. */
 export interface Distance {
   /** On different nodes. */

@@ -76,7 +76,8 @@ export function rejoin(draft: Draft, leader: LeaderValue): boolean {
     if (state.problem?.reason === 'Diverged') draft.clearProblem();
     const upSince = Math.max(postgres.since, state.streamedAt ?? 0);
     if (o.receiver?.status === 'streaming') draft.set({ streamedAt: draft.now });
-    else if (draft.now - upSince > notStreamingMs) {
+    // Postgres asks for WAL only when it has applied what it has; a start would not change that.
+    else if (o.waitsToApply !== true && draft.now - upSince > notStreamingMs) {
       // A start clears what keeps Postgres from following, such as the history of a leader that has lost.
       draft.operate(
         { do: 'stop' },

@@ -2,6 +2,8 @@ import type { LeaderValue, SyncValue } from '../../dcs/index.ts';
 import { placeholderName, replicationName } from '../../postgres/replication-names.ts';
 import { standsBack } from './candidate.ts';
 import type { Facts, HaState, Settings, Upstream } from './facts.ts';
+import { includesMember } from './names.ts';
+import { applyDelayOf } from './options.ts';
 import { upstreamOf } from './upstream.ts';
 
 /** The settings that Postgres should have now; the driver writes `configure` operations only on command. */
@@ -18,7 +20,20 @@ export function wantedSettings(state: HaState, facts: Facts): Settings {
     // A candidate has the settings that it will be promoted with.
     clientsAllowed: state.takeover === undefined || opensWithPromotion(state, facts.dcs.view.sync?.value),
     ...(upstream !== undefined && receives ? { upstream } : {}),
+    ...applyDelay(state, facts),
   };
+}
+
+/** Who confirms commits replays at once: some sessions wait for that. */
+function applyDelay(state: HaState, { dcs, me, volume }: Facts): Pick<Settings, 'applyDelaySeconds'> {
+  const { view } = dcs;
+  const seconds = applyDelayOf(view.config?.value, me.instance);
+  const isSync =
+    volume.state === 'ready' &&
+    includesMember(view.sync?.value.names ?? [], { instance: me.instance, dataId: volume.dataId });
+  return seconds === undefined || isSync || state.takeover !== undefined
+    ? {}
+    : { applyDelaySeconds: seconds };
 }
 
 /** The leader key names this data directory; this boot need not know of it (R7). */
@@ -58,6 +73,7 @@ export function sameSettings(a: Settings, b: Settings): boolean {
   return (
     sameNames(a.synchronousNames, b.synchronousNames) &&
     a.clientsAllowed === b.clientsAllowed &&
+    a.applyDelaySeconds === b.applyDelaySeconds &&
     sameUpstream(a.upstream, b.upstream)
   );
 }

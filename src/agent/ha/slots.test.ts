@@ -63,6 +63,23 @@ describe('the slots of a primary', () => {
     expect(renewed.obsolete(slot(C))).toBe(true);
   });
 
+  it('are none on a standby that never leads, unless another one may stream from it', () => {
+    const plan = (instances: ConfigValue['instances'], leads = false) => {
+      const seen = view({ announced: [A, B, C] });
+      const members = seen.config?.value.members ?? [];
+      const config = stamp({ members, instances } as unknown as ConfigValue);
+      const leader = stamp({ ...(leads ? A : B), members: [] as MemberRef[] } as LeaderValue);
+      return planSlots(nothingKnown, { ...seen, config, leader }, 'a');
+    };
+    const barred = { a: { noFailover: true } };
+    expect(plan(barred).wanted).toEqual([]);
+    expect(plan(barred).obsolete(slot(C))).toBe(true);
+    expect(plan(barred, true).wanted).toEqual([slot(B), slot(C)]);
+    expect(plan({ ...barred, c: { streamFrom: 'a' } }).wanted).toEqual([slot(B), slot(C)]);
+    expect(plan({ ...barred, c: { streamFrom: 'standby' } }).wanted).toEqual([slot(B), slot(C)]);
+    expect(plan({}).wanted).toEqual([slot(B), slot(C)]);
+  });
+
   it('of the synchronous set and of the leader’s list stay in any case', () => {
     const plan = planAfter({ announced: [A, newC], sync: [C], listed: [A, B] });
     expect(plan.wanted.toSorted()).toEqual([slot(B), slot(C), slot(newC)].toSorted());

@@ -1,8 +1,9 @@
-import type { ClusterView, MemberRef } from '../../dcs/index.ts';
+import type { ClusterView, ConfigValue, MemberRef } from '../../dcs/index.ts';
 import { replicationName } from '../../postgres/replication-names.ts';
 import { isFresh } from './candidate.ts';
 import type { Facts } from './facts.ts';
 import { noDataId } from './names.ts';
+import { mayLead, streamFromOf } from './options.ts';
 
 /** The data ids that this agent has seen: a slot belongs to an instance's data, which outlive the instance's lease in etcd. */
 export interface KnownData {
@@ -47,13 +48,15 @@ export interface SlotUpkeep extends SlotPlan {
 
 /**
  * Slots on the primary, and on every standby for the day that it is promoted: for the newest data of every configured
- * instance but itself, also of one that is away, and always for the synchronous set
+ * instance but itself, also of one that is away (none on a standby from which nobody ever streams), and always for the synchronous set
  * and the leader's list: whoever comes back then finds the WAL that it needs, up to `max_slot_wal_keep_size`. A slot is
  * dropped when its instance has left the configuration or has newer data; one of unknown data is kept until the data of
  * every configured instance are known. Who is being cloned has no data yet, and gets none.
  */
 export function planSlots(known: KnownData, view: ClusterView, me: string): SlotPlan {
   const config = view.config?.value;
+  if (view.leader?.value.instance !== me && !isNeeded(config, me))
+    return { wanted: [], obsolete: () => true };
   const { latest, replaced } = rememberData(known, view);
   const belongs = (instance: string) => instance !== me && (config?.members.includes(instance) ?? true);
   const present: MemberRef[] = [...latest].map(([instance, dataId]) => ({ instance, dataId }));
@@ -68,6 +71,12 @@ export function planSlots(known: KnownData, view: ClusterView, me: string): Slot
     wanted: [...wanted],
     obsolete: (slot) => config !== undefined && !wanted.has(slot) && (owned.has(slot) || allKnown),
   };
+}
+
+/** Whether anybody may ever stream from this instance while another one leads. */
+function isNeeded(config: ConfigValue | undefined, me: string): boolean {
+  const upstreams = config?.members.map((instance) => streamFromOf(config, instance)) ?? [];
+  return mayLead(config, me) || upstreams.includes(me) || upstreams.includes('standby');
 }
 
 /**

@@ -18,7 +18,7 @@ export interface Member {
   readonly isSync: boolean;
   /** The pod answers its readiness probe and is not on its way out. */
   readonly ready: boolean;
-  /** Ready, and in its role: the primary, or a standby that streams. */
+  /** Ready, and in its role: the primary, or a standby that streams or is to be late. */
   readonly healthy: boolean;
   /** The pod was made from an older template than the StatefulSet has now. */
   readonly outdated: boolean;
@@ -44,7 +44,10 @@ function toMember(snapshot: ClusterSnapshot, instance: PgInstance, view: Cluster
   const says = view?.members.get(name)?.value;
   const isLeader = view?.leader?.value.instance === name && view.leader.value.phase === 'leading';
   const ready = pod !== undefined && isPodReady(pod);
-  const inRole = isLeader ? says?.role !== 'standby' : says?.role === 'standby' && says.state === 'streaming';
+  const isDelayed = view?.config?.value.instances?.[name]?.applyDelaySeconds !== undefined;
+  // One that replays late asks for WAL only when it has applied what it has, so after a restart it does not stream.
+  const follows = says?.state === 'streaming' || (isDelayed && says?.state === 'catching-up');
+  const inRole = isLeader ? says?.role !== 'standby' : says?.role === 'standby' && follows;
   return {
     name,
     ordinal: instance.spec.ordinal,

@@ -397,7 +397,9 @@ function stepOf(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: Re
     generation: view.config?.value.generation,
     ordered: [...view.commands.keys()].filter((name) => removal.kept.some((member) => member.name === name)),
     paused: pauseLeftMs(cluster.spec, snapshot.now) !== undefined,
-    barred: (cluster.spec.instances ?? []).flatMap(({ name, noFailover }) => (noFailover ? [name] : [])),
+    barred: (cluster.spec.instances ?? []).flatMap(({ name, noFailover, applyDelaySeconds }) =>
+      noFailover || applyDelaySeconds !== undefined ? [name] : [],
+    ),
     exhausted: removal.kept
       .filter((member) => {
         const key = restartKey(member.name, settingsOf(member), view.config?.value.generation);

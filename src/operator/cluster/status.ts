@@ -263,7 +263,9 @@ function readyCondition({ snapshot, accepted, situation }: StatusInput, traits: 
 function hindrance({ instances = [], paused }: PgClusterSpec, traits: Traits): string {
   if (traits.paused)
     return `. Nobody takes over: automatic failover is paused until ${paused?.until} (spec.paused)`;
-  const names = instances.filter(({ noFailover }) => noFailover).map(({ name }) => name);
+  const names = instances
+    .filter(({ noFailover, applyDelaySeconds }) => noFailover || applyDelaySeconds !== undefined)
+    .map(({ name }) => name);
   return names.length === 0 ? '' : `; ${names.join(', ')} may not take over (noFailover)`;
 }
 

@@ -29,12 +29,14 @@ export const haConfig = (
 
 const instanceOptions = (entries: NonNullable<PgClusterSpec['instances']>): ConfigValue['instances'] =>
   Object.fromEntries(
-    entries.map(({ name, noFailover, priority, streamFrom }) => [
+    entries.map(({ name, noFailover, priority, streamFrom, applyDelaySeconds }) => [
       name,
       {
-        ...(noFailover ? { noFailover } : {}),
+        // Agents that do not know of the delay know this.
+        ...(noFailover || applyDelaySeconds !== undefined ? { noFailover: true } : {}),
         ...(priority === undefined ? {} : { priority }),
         ...(streamFrom === undefined ? {} : { streamFrom }),
+        ...(applyDelaySeconds === undefined ? {} : { applyDelaySeconds }),
       },
     ]),
   );
