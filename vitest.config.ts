@@ -1,8 +1,9 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 /**
  * Test projects, from fast to slow. `unit` does no I/O beyond temporary files; `sim` plays
- * clusters in a simulated world, in this process alone; `integration` starts real
+ * clusters in a simulated world, in this process alone; `model` searches models with spin; `integration` starts real
  * Postgres, etcd or kube-apiserver processes on this machine; `e2e` needs the local cluster (or KOSCHEI_CONTEXT).
  */
 export default defineConfig({
@@ -19,8 +20,18 @@ export default defineConfig({
         test: {
           name: 'sim',
           include: ['sim/**/*.test.ts'],
+          exclude: ['sim/model/**'],
           testTimeout: 60_000,
           fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: 'model',
+          include: ['sim/model/**/*.test.ts'],
+          testTimeout: 120_000,
+          fileParallelism: false,
+          maxConcurrency: availableParallelism(),
         },
       },
       {

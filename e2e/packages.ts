@@ -6,6 +6,7 @@ export const debianPackages = {
   postgres: ['/usr/lib/postgresql/*/bin/postgres', 'postgresql'],
   etcd: ['/usr/bin/etcd', 'etcd-server'],
   openssl: ['/usr/bin/openssl', 'openssl'],
+  spin: ['/usr/bin/spin', 'spin'],
 } as const;
 
 /**

@@ -13,6 +13,7 @@ Runs all tests and ends with the line "N passed, N failed". Parts, in this order
   check         types, lint and format
   unit          no processes, no network
   sim           20,000 schedules of faults in a simulated world, and rules broken on purpose (docs/simulator.md)
+  model         the protocol's models, searched with spin, and rules broken on purpose (docs/model.md)
   integration   real Postgres, etcd and kube-apiserver processes on this machine
   e2e           Koschei on a Kubernetes of three nodes on this machine, with faults (or on that of KOSCHEI_CONTEXT)
 
@@ -20,7 +21,7 @@ What is missing on this machine is installed (root on Debian). A word that is no
 npm test -- e2e failover
 `;
 
-const parts = ['check', 'unit', 'sim', 'integration', 'e2e'] as const;
+const parts = ['check', 'unit', 'sim', 'model', 'integration', 'e2e'] as const;
 type Part = (typeof parts)[number];
 
 interface Count {
@@ -39,6 +40,7 @@ const VitestReport = z.object({
 
 async function test(part: Part, filters: readonly string[]): Promise<Count> {
   if (part === 'check') return check();
+  if (part === 'model') await installMissing('compiler', 'spin');
   if (part === 'integration') await prepareIntegration();
   if (part === 'e2e') await install();
   return vitest(part, filters);
