@@ -68,9 +68,10 @@ export class SimEtcd {
     this.#set({ config: { value, revision }, revision });
   }
 
-  request(value: RequestValue): void {
+  /** `replaces`: the revision of the request that it takes the place of. */
+  request(value: RequestValue, replaces?: string): void {
     const revision = this.#next();
-    if (this.view.request === undefined) this.#set({ request: { value, revision }, revision });
+    if (this.view.request?.revision === replaces) this.#set({ request: { value, revision }, revision });
   }
 
   /** Deletes the request if it is still this one. */
@@ -94,8 +95,9 @@ export class SimEtcd {
   }
 
   #holds(write: LeaderWrite): boolean {
-    const { leader, sync, initialize, history } = this.view;
+    const { leader, sync, initialize, history, request } = this.view;
     return (
+      (write.expectRequest === undefined || request?.revision === write.expectRequest) &&
       (write.expectLeader === undefined || (leader?.revision ?? '0') === write.expectLeader) &&
       (write.expectSync === undefined || (sync?.revision ?? '0') === write.expectSync) &&
       (write.initialize === undefined || initialize === undefined) &&

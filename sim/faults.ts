@@ -93,6 +93,8 @@ export type Fault = { readonly at: number } /** kill -9 of Postgres's postmaster
       readonly synchronous: number;
       readonly durability: ConfigValue['durability'];
     }
+  /** A person decides that this instance takes over, whatever is lost by that. */
+  | { readonly kind: 'force-failover'; readonly who: InstanceNumber }
   /** Automatic failover is paused; `left`: the operator is away when the time is over. */
   | { readonly kind: 'pause'; readonly for: number; readonly left: boolean }
   /** The spec says of this instance that it never leads, or no longer so. */
@@ -164,6 +166,7 @@ const weights: Readonly<Record<FaultKind, number>> = {
   reconfigure: 1,
   bar: 1,
   pause: 2,
+  'force-failover': 2,
   order: 2,
 };
 const kinds = Object.keys(weights) as FaultKind[];
@@ -305,6 +308,9 @@ function fault(r: Random, kind: FaultKind, at: number, instances: number): Fault
       };
     case 'pause':
       return { at, kind, for: r.between(2_000, 15_000), left: r.chance(0.3) };
+    case 'force-failover':
+      // Not much is lost for long before somebody notices.
+      return { at: at + r.between(2_000, 8_000), kind, who: anybody() };
     case 'bar':
       return { at, kind, who: anybody(), noFailover: r.chance(0.7) };
     case 'order':

@@ -27,6 +27,8 @@ export const invariants = {
   'usable-data': 'S12: a tainted or empty data directory is never started',
   'newest-copy-kept': 'S13: data is thrown away only while all that was acknowledged is elsewhere',
   'level-hand-over': 'a leader that hands over has stopped and left nothing behind',
+  'forced-failover':
+    'a loss is accepted only for a request of a person, while no primary serves, and it is recorded',
   paused: 'while automatic failover is paused nobody takes over but whom the leader handed over to',
   'may-lead': 'who may not lead (noFailover) neither takes over nor is chosen to be synchronous',
   liveness: 'invariant 11: when the faults are over there is a primary, and everybody streams from it',
@@ -67,6 +69,8 @@ export class Invariants {
   readonly #promotions: Promotion[] = [{ term: 1, timeline: 1 } as Promotion];
   /** Which boots have written the leader key in which term. */
   readonly #wins = new Map<number, Set<string>>();
+  /** The data that took over with an accepted loss, until the history says so. */
+  #forced: string | undefined;
   #pause = { from: 0, until: 0 };
   /** Since when the configuration says that an instance may not lead; 0: from the beginning. */
   readonly #barredSince = new Map<string, number>();
@@ -126,9 +130,36 @@ export class Invariants {
 
   #keepsPause(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
     if (write.kind !== 'take' || sentAt <= this.#pause.from || sentAt >= this.#pause.until) return;
+    if (write.leader.accepted !== undefined) return;
     const leader = before.leader?.value;
     if (leader?.phase === 'vacated' && leader.successor === machine.name) return;
     this.violated('paused', `${machine.name} takes over while automatic failover is paused`);
+  }
+
+  /** A takeover by the decision of a person: what others hold beyond it is given up, and that is to be recorded. */
+  #lossAccepted(machine: Machine, write: LeaderWrite, before: ClusterView): void {
+    if (write.kind === 'history' && this.#forced === machine.disk.dataId) {
+      if (write.history?.lossAccepted !== true)
+        this.violated(
+          'forced-failover',
+          `the history of ${machine.name} does not say that a loss was accepted`,
+        );
+      this.#forced = undefined;
+    }
+    if (write.kind !== 'take') return;
+    this.#forced = undefined;
+    if (write.leader.accepted === undefined) return;
+    const asked = before.request?.value;
+    if (asked?.kind !== 'failover' || asked.to !== machine.name || asked.dataId !== machine.disk.dataId)
+      this.violated('forced-failover', `${machine.name} takes over with loss, and nobody asked for it`);
+    const serving = this.#world.machines.find(
+      (m) => m !== machine && m.serves && m.postgres.writable && !this.#thawing(m),
+    );
+    if (serving !== undefined)
+      this.violated('forced-failover', `${machine.name} takes over with loss while ${serving.name} serves`);
+    this.#forced = machine.disk.dataId;
+    const there = history(machine.disk.tip);
+    this.#promises = this.#promises.filter((promise) => there.has(promise.record));
   }
 
   #mayLead(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
@@ -148,6 +179,7 @@ export class Invariants {
   written(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
     this.#mayLead(machine, write, sentAt, before);
     this.#keepsPause(machine, write, sentAt, before);
+    this.#lossAccepted(machine, write, before);
     const { term, bootId, phase } = write.leader;
     const { lastTerm } = this.#world;
     if (term < lastTerm)

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { schedule } from './faults.ts';
 import { shrink } from './shrink.ts';
 import { story } from './story.ts';
-import { run } from './world.ts';
+import { run, type World } from './world.ts';
 
 const schedules = Number(process.env.KOSCHEI_SCHEDULES ?? 20_000);
 const first = Number(process.env.KOSCHEI_SEED ?? 1);
@@ -49,6 +49,29 @@ it('an asynchronous primary that is lost while its only standby is started anew 
   );
   expect(outcome).toMatchObject({ terms: 2 });
   expect(outcome.violation).toBeUndefined();
+});
+
+it('a person brings back a cluster that has lost its primary and the whole synchronous set', () => {
+  const config = { synchronous: 1, durability: 'required', fencing: 'fast' } as const;
+  const schedule = { noise: 5, instances: 4, config, ttlMs: 6_000, faults: [] };
+  const lose = (world: World, ask: boolean) =>
+    world.at(10_000, () => {
+      const { leader, sync, members } = world.etcd.view;
+      const lost = [leader?.value.instance, ...(sync?.value.names.map((m) => m.instance) ?? [])];
+      for (const name of lost) world.machine(name)?.losePower(10_000_000);
+      const to = [...members.values()].map((m) => m.value).find((m) => !lost.includes(m.instance));
+      if (leader === undefined || to === undefined) throw new Error('there is nobody to ask');
+      const { instance, dataId, bootId } = to;
+      const about = { to: instance, dataId, bootId, term: leader.value.term, primaryIsOff: true };
+      if (ask)
+        world.after(8_000, () => world.etcd.request({ id: 'r', kind: 'failover', by: 'a person', ...about }));
+    });
+  const left = run(schedule, { untilMs: 60_000, prepare: (world) => lose(world, false) });
+  expect(left).toMatchObject({ terms: 1 });
+  const brought = run(schedule, { untilMs: 60_000, prepare: (world) => lose(world, true) });
+  expect(brought).toMatchObject({ terms: 2 });
+  expect(brought.violation).toBeUndefined();
+  expect(brought.acknowledged).toBeGreaterThan(2 * left.acknowledged);
 });
 
 it.each([

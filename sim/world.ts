@@ -389,6 +389,26 @@ export class World {
         return machine.loseVolume(fault.for, false);
       case 'restore-backup':
         return machine.loseVolume(fault.for, true);
+      case 'force-failover': {
+        const { leader, members, request } = etcd.view;
+        const member = members.get(machine.name)?.value;
+        if (leader === undefined || member === undefined) return;
+        this.#requests += 1;
+        const isOff = this.machine(leader.value.instance)?.powered === false;
+        return etcd.request(
+          {
+            id: `request-${this.#requests}`,
+            kind: 'failover',
+            to: machine.name,
+            dataId: member.dataId,
+            bootId: member.bootId,
+            term: leader.value.term,
+            ...(isOff ? { primaryIsOff: true } : {}),
+            by: 'a person',
+          },
+          request?.revision,
+        );
+      }
       case 'bar': {
         const config = etcd.view.config?.value;
         if (config === undefined) return;

@@ -176,6 +176,38 @@ export const leadership: readonly Mutant[] = [
     rules: told(withoutOptions((_, state) => state.reign !== undefined)),
   },
   {
+    name: 'forced-at-once',
+    broken:
+      'a failover that a person asks for does not wait for the ttl of the old leader, nor for a sign of it',
+    caughtBy: ['forced-failover'],
+    profile: { config: sync, favour: ['force-failover', 'isolate', 'cut-link', 'cut-etcd'] },
+    rules: (shipped) => ({
+      ...shipped,
+      decide: (state, input, facts) => {
+        const { view } = facts.dcs;
+        const asked = view.request?.value;
+        if (asked?.kind !== 'failover' || asked.to !== facts.me.instance || state.leaderSeen === undefined)
+          return shipped.decide(state, input, facts);
+        const request = { value: { ...asked, primaryIsOff: true }, revision: view.request?.revision ?? '' };
+        const leaderSeen = { ...state.leaderSeen, at: facts.now - 60_000 };
+        return shipped.decide({ ...state, leaderSeen, bootedAt: facts.now - 60_000 }, input, {
+          ...facts,
+          peers: new Map(),
+          dcs: { ...facts.dcs, view: { ...view, request } },
+        });
+      },
+    }),
+  },
+  {
+    name: 'loss-not-recorded',
+    broken: 'the history does not say that a person accepted a loss',
+    caughtBy: ['forced-failover'],
+    profile: { config: sync, favour: ['force-failover', 'lose-power', 'lose-volume'] },
+    rules: written((write) =>
+      write.history === undefined ? write : { ...write, history: { ...write.history, lossAccepted: false } },
+    ),
+  },
+  {
     name: 'stands-in-a-pause',
     broken: 'a standby takes over although automatic failover is paused',
     caughtBy: ['paused'],

@@ -485,11 +485,12 @@ export class Agent {
       ...(problem === undefined ? {} : { problem }),
       ...(leads && syncProblem !== undefined ? { syncProblem } : {}),
       ...(slots === undefined ? {} : { slotProblem: slots }),
-      ...(leads && refusedRequest?.term === reign.term
+      ...(refusedRequest !== undefined && refusedRequest.term === (reign?.term ?? leader?.term)
         ? {
             refusedRequest: {
               revision: refusedRequest.revision,
               message: refusedRequest.because.slice(0, 500),
+              ...(refusedRequest.kind === undefined ? {} : { kind: refusedRequest.kind }),
             },
           }
         : {}),
@@ -506,6 +507,8 @@ export class Agent {
     if (write.sync !== undefined)
       operations.push({ op: 'put', key: keys.sync, value: JSON.stringify(write.sync) });
     const compares = [{ key: keys.leader, modRevision: write.expectLeader }];
+    if (write.expectRequest !== undefined)
+      compares.push({ key: keys.request, modRevision: write.expectRequest });
     if (write.expectSync !== undefined) compares.push({ key: keys.sync, modRevision: write.expectSync });
     if (write.initialize !== undefined) {
       compares.push({ key: keys.initialize, modRevision: '0' });

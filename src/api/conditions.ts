@@ -46,6 +46,7 @@ export const conditionReasons = {
   Deleting: 'The resource is being deleted.',
   Stable: 'Nothing is being changed.',
   SwitchoverFailed: 'Nothing is being changed; the last switchover asked for was refused or failed.',
+  FailoverRefused: 'Nothing is being changed; the failover asked for was refused.',
   AllInstancesReady: 'Every instance works.',
   InstancesNotReady: 'Some instances do not work.',
   InstanceUnreachable: 'The agent of the instance does not answer.',

@@ -51,6 +51,8 @@ export const annotation = {
   adoptPrimary: 'koschei.dev/adopt-primary',
   /** A person asks for a switchover: to the instance named, or to `any`. Removed when it is asked for. */
   switchover: 'koschei.dev/switchover',
+  /** A person asks for a failover that may lose commits. Removed when it is asked for, or refused. */
+  failover: 'koschei.dev/failover',
   /** A person asks for an instance's data to be copied anew from the primary. Removed when it is passed on. */
   reclone: 'koschei.dev/reclone',
   /** A person asks for the agents to be replaced by those of the operator's version. Removed when it is passed on. */

@@ -41,6 +41,10 @@ export function referenceDocument(definitions: readonly Crd[]): string {
           'On a PgCluster: asks for a switchover to the instance named, or to `any`. Koschei removes it when it has passed it on.',
         ],
         [
+          `\`${annotation.failover}\``,
+          'On a PgCluster whose primary is lost with all that could take over without loss: `<instance> acceptLoss=<term> primaryIsOff` makes that instance the primary. Without the latter words it is refused, with an Event that says what may be lost. Koschei removes it when it has passed it on.',
+        ],
+        [
           `\`${annotation.reclone}\``,
           'On a PgCluster: asks for the data of the standby named to be thrown away and copied anew from the primary. Koschei removes it when it has passed it on.',
         ],

@@ -39,6 +39,8 @@ export const leaderValue = z.object({
   /** With `vacated`: why. */
   reason: z.string().max(200).optional(),
   lsn: lsnText.optional(),
+  /** Which loss a person has accepted with this leadership, until its history says it. */
+  accepted: z.string().max(300).optional(),
   /** Number of this heartbeat within the boot. */
   beat: z.int().min(0),
   /** Where clients and standbys reach this leader. */
@@ -100,8 +102,17 @@ export const memberValue = z.object({
   syncProblem: z.object({ reason: z.string(), message: z.string() }).optional(),
   /** A slot that is not Koschei's holds much WAL, or has lost it. */
   slotProblem: z.object({ reason: z.string(), message: z.string() }).optional(),
-  /** Set by the leader's agent: the last request of its term that it refused or could not carry out, and why. */
-  refusedRequest: z.object({ revision: z.string(), message: z.string() }).optional(),
+  /**
+   * The last request of the present term that this agent refused or could not carry out, and why: of switchovers as the
+   * leader, of failovers as the candidate.
+   */
+  refusedRequest: z
+    .object({
+      revision: z.string(),
+      message: z.string(),
+      kind: z.enum(['switchover', 'failover']).optional(),
+    })
+    .optional(),
 });
 export type MemberValue = z.infer<typeof memberValue>;
 
@@ -165,12 +176,29 @@ export const configValue = z.object({
 export type ConfigValue = z.infer<typeof configValue>;
 
 /** `request`: created by the operator or a person, consumed by the leader (or by the candidate of a failover). */
-export const requestValue = z.object({
-  id: z.string().min(1).max(64),
-  kind: z.enum(['switchover']),
-  to: name.optional(),
-  by: z.string().max(200),
-});
+export const requestValue = z.discriminatedUnion('kind', [
+  z.object({
+    id: z.string().min(1).max(64),
+    kind: z.literal('switchover'),
+    to: name.optional(),
+    by: z.string().max(200),
+  }),
+  /**
+   * The primary is lost with all that could take over without loss, and a person has decided that `to` takes over. It is
+   * about this data and this boot of its agent, and about the leader of this term: nothing else was decided about.
+   */
+  z.object({
+    id: z.string().min(1).max(64),
+    kind: z.literal('failover'),
+    to: name,
+    dataId,
+    bootId: z.string().min(8),
+    term,
+    /** The person has made sure that the old primary does not run. */
+    primaryIsOff: z.boolean().optional(),
+    by: z.string().max(200),
+  }),
+]);
 export type RequestValue = z.infer<typeof requestValue>;
 
 /** `command/<instance>`: one order of the operator to one agent, deleted by the agent when done. */

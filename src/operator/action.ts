@@ -39,7 +39,8 @@ export type Action = { readonly because: string } & (
   | { readonly do: 'grant-etcd' }
   | { readonly do: 'forget-etcd' }
   | { readonly do: 'write-config'; readonly value: ConfigValue; readonly expect: string }
-  | { readonly do: 'request'; readonly value: RequestValue }
+  /** `replaces`: the revision of a request that is given up for this one. */
+  | { readonly do: 'request'; readonly value: RequestValue; readonly replaces?: string | undefined }
   | { readonly do: 'command'; readonly instance: string; readonly value: CommandValue }
 );
 

@@ -83,6 +83,10 @@ describe('a failed switchover', () => {
     expect(failureNews({ ...failed, revision: '46' }, '45', said)).toEqual(note);
   });
 
+  it('is told as a refused failover if it was one', () => {
+    expect(failureNews({ ...failed, kind: 'failover' }, undefined, [])?.reason).toBe('FailoverRefused');
+  });
+
   it('is not told again by an operator that was started anew', () => {
     expect(failureNews(failed, undefined, said)).toBeUndefined();
   });

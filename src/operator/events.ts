@@ -1,4 +1,5 @@
 import { type Condition, type ConditionType, findCondition } from '../api/conditions.ts';
+import type { MemberValue } from '../dcs/index.ts';
 import type { EventNote } from '../kube/index.ts';
 import type { Action } from './action.ts';
 
@@ -56,18 +57,23 @@ export function eventsOfChange(before: Told, after: Told): EventNote[] {
 }
 
 /**
- * The Event that a failed switchover is worth: one for each request.
+ * The Event that a failed switchover, or a refused failover, is worth: one for each request.
  * @param told revision of the request whose failure was told last; undefined: this operator has told none yet, but an
  *   earlier one may have told what the conditions say
  */
 export function failureNews(
-  failed: { readonly revision: string; readonly message: string },
+  failed: NonNullable<MemberValue['refusedRequest']>,
   told: string | undefined,
   conditions: readonly Condition[] | undefined,
 ): EventNote | undefined {
   const said = findCondition(conditions, 'Progressing')?.message;
   const isOld = told === undefined ? said?.includes(failed.message) === true : told === failed.revision;
-  return isOld ? undefined : { type: 'Warning', reason: 'SwitchoverFailed', message: failed.message };
+  if (isOld) return undefined;
+  return {
+    type: 'Warning',
+    reason: failed.kind === 'failover' ? 'FailoverRefused' : 'SwitchoverFailed',
+    message: failed.message,
+  };
 }
 
 /** What every instance goes through when it starts. */
@@ -105,6 +111,8 @@ export function eventOfAction(action: Action): EventNote | undefined {
         ? note('RecloneOrdered', `${action.instance} is cloned anew from the primary: ${action.because}`)
         : note('RestartOrdered', `Postgres of ${action.instance} is restarted: ${action.because}`);
     case 'request':
+      if (action.value.kind === 'failover')
+        return { type: 'Warning', reason: 'FailoverRequested', message: action.because };
       return note(
         'SwitchoverRequested',
         `${action.value.to ?? 'A standby'} is to become primary: ${action.because}`,

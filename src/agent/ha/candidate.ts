@@ -1,4 +1,4 @@
-import type { LeaderValue, Stamped, SyncValue } from '../../dcs/index.ts';
+import type { ConfigValue, LeaderValue, Stamped, SyncValue } from '../../dcs/index.ts';
 import type { Facts, HaState, LeaderWrite, PeerFacts } from './facts.ts';
 import { includesMember } from './names.ts';
 import { mayLead, priorityOf } from './options.ts';
@@ -32,7 +32,7 @@ export type Eligibility =
   | { readonly stand: true; readonly why: string }
   | { readonly stand: false; readonly waitingFor: string };
 
-interface Situation {
+export interface Situation {
   readonly facts: Facts;
   readonly state: HaState;
   readonly leader: Stamped<LeaderValue>;
@@ -59,8 +59,7 @@ export function eligibility(s: Situation): Eligibility {
     return { stand: false, waitingFor: `automatic failover is paused until ${paused}` };
   const me = { instance: facts.me.instance, dataId: facts.volume.dataId };
   const synchronous = sync.value.mode === 'sync';
-  // A leader that has not yet heard of a shorter ttl goes on by its own.
-  const ttlMs = Math.max(config.timing.ttlMs, leader.value.ttlMs ?? 0);
+  const ttlMs = ttlOf(config, leader.value);
 
   if (synchronous && !includesMember(sync.value.names, me))
     return {
@@ -84,8 +83,17 @@ export function eligibility(s: Situation): Eligibility {
   return { stand: true, why: reason.why };
 }
 
+/** The ttl to outwait, ms: a leader that has not yet heard of a shorter one goes on by its own. */
+export function ttlOf(config: Pick<ConfigValue, 'timing'> | undefined, leader: LeaderValue): number {
+  return Math.max(config?.timing.ttlMs ?? 0, leader.ttlMs ?? 0);
+}
+
 /** Since when, and why, the leader's place is open; undefined: it is not. */
-function openReason(s: Situation, ttlMs: number, fast: boolean): { since: number; why: string } | undefined {
+export function openReason(
+  s: Situation,
+  ttlMs: number,
+  fast: boolean,
+): { since: number; why: string } | undefined {
   const { facts, state, leader } = s;
   const seenAt = state.leaderSeen?.at ?? state.bootedAt;
   if (leader.value.phase === 'vacated')
@@ -156,7 +164,7 @@ function headStart(s: Situation, instance: string): number {
 }
 
 /** Why this instance is in no state to stand at all. */
-function unfit(facts: Facts): string | undefined {
+export function unfit(facts: Facts): string | undefined {
   const { volume, postgres, dcs, me } = facts;
   if (facts.stopRequested) return 'it is being stopped';
   if (volume.state !== 'ready') return 'its data directory is not usable';
@@ -219,7 +227,7 @@ function mayBeAhead({ facts, state, leader }: Situation, ttlMs: number): string 
   })?.instance;
 }
 
-function position(p: {
+export function position(p: {
   readonly receivedLsn?: bigint | undefined;
   readonly replayedLsn?: bigint | undefined;
 }): bigint {

@@ -1214,6 +1214,130 @@ describe('a standby that may not stand', () => {
   });
 });
 
+describe('a failover that a person asks for', () => {
+  const asked = (change: object = {}) => ({
+    request: stamp(
+      {
+        ...{ id: 'r', kind: 'failover' as const, by: 'kubectl', to: A.instance, dataId: A.dataId },
+        ...{ bootId: boot(A), term: 3, primaryIsOff: true, ...change },
+      },
+      '45',
+    ),
+  });
+  /** B led, C was in the set, both are lost, and A is asynchronous. */
+  const lost: World = {
+    leader: leaderOf(B, { lsn: '0/500' }),
+    sync: { names: [C] },
+    applied: [placeholderName],
+    view: asked(),
+  };
+  const silent = (ms: number) =>
+    follower({ leaderSeen: { revision: '40', at: now - ms }, proofAt: now - ms });
+  const refusal = (world: World, state = silent(6_000)) => {
+    const [command] = tick(state, world).commands;
+    return command?.kind === 'refuse-request' ? command.because : undefined;
+  };
+
+  it('waits until the leader has been silent for its ttl, cuts off, takes, and says what may be lost', () => {
+    expect(operation(tick(silent(5_999), lost))?.do).not.toBe('stop-receiver');
+    expect(tick(silent(5_999), lost).state.problem?.reason).toBe('WaitingForTtl');
+    const first = tick(silent(6_000), lost);
+    expect(operation(first)?.do).toBe('stop-receiver');
+    const d = ended(first.state, { ok: true }, { ...lost, postgres: standby({ at: now }) });
+    const taking = write(d);
+    expect(taking).toMatchObject({
+      kind: 'take',
+      leader: { term: 4, timeline: 4 },
+      sync: { names: [C, B] },
+      expectLeader: '40',
+      expectSync: '30',
+      expectRequest: '45',
+      deleteRequest: true,
+    });
+    const said = taking?.leader.accepted ?? '';
+    expect(said).toContain('asked for by kubectl');
+    expect(said).toContain('flushed 0/500 on timeline 3');
+    expect(said).toContain('shop-1 holds 0/3E8 on timeline 3');
+  });
+
+  it('is recorded with the term, by a restarted agent, too', () => {
+    const accepted = 'commits of shop-2 may be lost';
+    const mine = leaderOf(A, { bootId: 'an earlier boot', accepted });
+    const world: World = { leader: mine, sync: { names: [B] }, postgres: standby(), volume: volume() };
+    const state = follower({ leaderSeen: { revision: '40', at: now - 60_000 } });
+    const resumed = answered(tick(state, world).state, done(), world);
+    expect(resumed.state.reign).toMatchObject({ lossAccepted: true, why: accepted });
+    // Until it is written, every write says it.
+    const waiting = leader({ stage: 'promote', lossAccepted: true, why: accepted, goodAt: now - 2_000 });
+    expect(write(tick(waiting, { ...leading, postgres: standby() }))?.leader.accepted).toBe(accepted);
+    const leads = leader({ lossAccepted: true, why: accepted, goodAt: now - 2_000 });
+    expect(write(tick(leads, leading))?.leader.accepted).toBeUndefined();
+  });
+
+  it('is about these data, this boot and this term, and older than no sign of life', () => {
+    expect(refusal({ ...lost, view: asked({ dataId: C.dataId }) })).toContain('other data');
+    expect(refusal({ ...lost, view: asked({ bootId: 'another boot' }) })).toContain('started anew');
+    expect(refusal({ ...lost, view: asked({ term: 2 }) })).toContain('this is term 3');
+    expect(refusal({ ...lost, config: config({ instances: { 'shop-1': { noFailover: true } } }) })).toContain(
+      'noFailover',
+    );
+    const alive = { ...lost, view: { ...asked(), leader: stamp(leaderOf(B), '46') } };
+    expect(refusal(alive)).toContain('sign of life');
+    const another = tick(silent(6_000), { ...lost, view: asked({ to: C.instance }) });
+    expect(kinds(another)).not.toContain('refuse-request');
+    expect(operation(another)?.do).not.toBe('stop-receiver');
+  });
+
+  it('is refused while the primary proves that it leads, and while somebody lives who holds everything', () => {
+    expect(refusal({ ...lost, peers: [proof()] })).toContain('use a switchover');
+    expect(refusal({ ...lost, peers: [answer(C)] })).toContain('shop-3 holds every acknowledged commit');
+    expect(refusal({ ...lost, peers: [answer(C, { state: 'unknown' })] })).toBeUndefined();
+    expect(refusal({ ...lost, peers: [answer(C, { dataId: B.dataId })] })).toBeUndefined();
+    const d = tick(leader(), { ...leading, view: asked() });
+    expect(d.commands[0]).toMatchObject({
+      kind: 'refuse-request',
+      because: 'shop-1 leads: use a switchover',
+    });
+  });
+
+  it('needs to know that the old primary does not serve on without etcd', () => {
+    const unsure = { ...lost, view: asked({ primaryIsOff: false }) };
+    const says = (change: Partial<PeerAnswer>) => refusal({ ...unsure, peers: [answer(B, change)] });
+    expect(refusal(unsure)).toContain('primaryIsOff');
+    expect(says({ state: 'unknown' })).toContain('primaryIsOff');
+    expect(says({ state: 'fenced', term: 2 })).toContain('primaryIsOff');
+    expect(says({ state: 'fenced', term: 3 })).toBeUndefined();
+    expect(says({ state: 'standby' })).toBeUndefined();
+    expect(says({ state: 'unknown', bootId: 'a later boot' })).toBeUndefined();
+    expect(refusal({ ...unsure, leader: leaderOf(B, { phase: 'vacated' }) })).toBeUndefined();
+    // It would have been asked for a promise itself.
+    expect(refusal({ ...unsure, sync: { mode: 'async', names: [] } })).toBeUndefined();
+  });
+
+  it('works in a pause', () => {
+    const paused = { ...lost, config: config({ paused: { until: 'tonight', forMs: 60_000 } }) };
+    expect(operation(tick(silent(6_000), paused))?.do).toBe('stop-receiver');
+  });
+
+  it('that cannot be carried out is given up, and told until the term is over', () => {
+    const unable = { ...lost, postgres: standby({ at: now - 2_000 }) };
+    const seen = (ms: number) => ({ ...silent(60_000), asked: { revision: '45', at: now - ms } });
+    expect(refusal(unable, seen(36_000))).toBeUndefined();
+    const d = tick(seen(36_001), unable);
+    expect(d.state.refusedRequest).toMatchObject({ revision: '45', kind: 'failover', term: 3 });
+    expect(d.state.refusedRequest?.because).toContain('does not answer');
+    // It may still be there for a while.
+    const { operation: _, ...idle } = d.state;
+    expect(refusal(lost, idle)).toContain('does not answer');
+  });
+
+  it('that is withdrawn meanwhile is not carried out', () => {
+    const first = tick(silent(6_000), lost);
+    const d = ended(first.state, { ok: true }, lost);
+    expect(tick(d.state, { ...lost, view: {} }).state.takeover).toBeUndefined();
+  });
+});
+
 describe('taking the leadership', () => {
   const taking: World = {
     leader: leaderOf(B, { timeline: 5 }),

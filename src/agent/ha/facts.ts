@@ -240,6 +240,8 @@ export interface Takeover {
   readonly why: string;
   /** The old leader, if this instance's WAL is known to be a prefix of that one's. */
   readonly heldBy?: MemberRef;
+  /** The request of a person who accepts that commits may be lost. */
+  readonly asked?: string;
   /** Nobody else will be in `sync`: every name in it holds what this instance holds. */
   readonly level: boolean;
 }
@@ -306,7 +308,14 @@ export interface HaState {
   /** An order that has been carried out, until it has disappeared; and when that was asked for last. */
   readonly finishedCommand?: { readonly id: string; readonly at: number };
   /** A request that was refused, or failed, and is never to be carried out; and in which term it was. */
-  readonly refusedRequest?: { readonly revision: string; readonly because: string; readonly term: number };
+  readonly refusedRequest?: {
+    readonly revision: string;
+    readonly because: string;
+    readonly term: number;
+    readonly kind?: 'failover';
+  };
+  /** The failover to this instance that is asked for, and when this boot first saw it. */
+  readonly asked?: { readonly revision: string; readonly at: number };
   readonly problem?: { readonly reason: string; readonly message: string };
   /** The operation whose failure `problem` is. */
   readonly problemOf?: Operation['do'];
@@ -320,6 +329,8 @@ export interface LeaderWrite {
   /** Revisions compared; `'0'`: must not exist; undefined: not compared. */
   readonly expectLeader: string;
   readonly expectSync?: string;
+  /** The request that this carries out: nobody may have taken it back. */
+  readonly expectRequest?: string;
   readonly sync?: SyncValue;
   readonly initialize?: { readonly systemIdentifier: string };
   readonly history?: { readonly lsn: bigint; readonly why: string; readonly lossAccepted: boolean };

@@ -33,13 +33,18 @@ export function startHandover(draft: Draft, reign: Reign): boolean {
     draft.set({ handover: { reason: 'the pod is being stopped', phase: 'prepare', since: draft.now } });
     return true;
   }
-  if (request === undefined || !reign.open) return false;
-  const { to } = request.value;
+  if (request === undefined) return false;
+  const { to, kind } = request.value;
   const refused = draft.state.refusedRequest;
   if (request.revision === refused?.revision) {
     refuseRequest(draft, request.revision, refused.because);
     return false;
   }
+  if (kind === 'failover') {
+    refuseRequest(draft, request.revision, `${facts.me.instance} leads: use a switchover`);
+    return false;
+  }
+  if (!reign.open) return false;
   const because = to === undefined ? undefined : unsuitable(facts, to);
   if (because !== undefined) {
     refuseRequest(draft, request.revision, because);

@@ -26,6 +26,9 @@ export function rewrite(
       beat: reign.beat + 1,
       address: facts.me.address,
       members: memberList(facts),
+      ...(reign.lossAccepted === true && reign.stage !== 'leading'
+        ? { accepted: reign.why.slice(0, 300) }
+        : {}),
       ...change,
     },
     expectLeader: reign.revision,

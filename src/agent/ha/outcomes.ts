@@ -113,6 +113,7 @@ export function won(
           open: opensWithPromotion(draft.state, sync),
           heldBy: draft.state.takeover?.heldBy,
           why: draft.state.takeover?.why ?? 'takeover',
+          ...(write.leader.accepted === undefined ? {} : { lossAccepted: true }),
         },
       });
       draft.set({ takeover: undefined, retryAt: 0 });
@@ -128,7 +129,8 @@ export function won(
           stage: write.kind === 'resume' && holdsTerm(facts, write.leader) ? 'start' : 'promote',
           since: reign?.since ?? draft.now,
           open: false,
-          why: 'restart of the leader',
+          why: write.leader.accepted ?? 'restart of the leader',
+          ...(write.leader.accepted === undefined ? {} : { lossAccepted: true }),
         },
       });
       return;

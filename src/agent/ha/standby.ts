@@ -3,6 +3,7 @@ import { bootstrap, resume } from './bootstrap.ts';
 import { eligibility, takeWrite } from './candidate.ts';
 import { clearWaiting, configureIfNeeded, type Draft, forgetFailure } from './draft.ts';
 import type { Facts } from './facts.ts';
+import { failoverAskedFor } from './failover.ts';
 import { sameMember } from './names.ts';
 import { obeyCommand } from './orders.ts';
 import { clone, rejoin } from './rejoin.ts';
@@ -74,10 +75,12 @@ export function follow(draft: Draft): void {
   if (postgres.process !== 'running') return;
 
   const may = eligibility({ facts, state, leader, sync });
-  if (may.stand && draft.now >= (state.standAfter ?? 0)) {
+  const asked = may.stand ? undefined : failoverAskedFor(draft, leader, sync);
+  const why = may.stand ? may.why : asked?.why;
+  if (why !== undefined && draft.now >= (state.standAfter ?? 0)) {
     // Promotion rests on a linearizable read, sent after the suspicion arose.
     if (facts.dcs.readAt === undefined || facts.dcs.readAt < draft.now - readFreshMs) {
-      draft.commands.push({ kind: 'read', because: may.why });
+      draft.commands.push({ kind: 'read', because: why });
       return;
     }
     const next = takeWrite({ facts, state, leader, sync }).sync ?? sync.value;
@@ -88,14 +91,15 @@ export function follow(draft: Draft): void {
         since: draft.now,
         leaderRevision: leader.revision,
         syncRevision: sync.revision,
-        why: may.why,
+        why,
+        ...(asked === undefined ? {} : { asked: asked.revision }),
         ...(heldBy === undefined ? {} : { heldBy }),
         level: next.names.every((m) => heldBy !== undefined && sameMember(m, heldBy)),
       },
       // What the taking transaction will make necessary is set in the same reload.
       syncNames: namesAfterTakeover(draft, next),
     });
-    return draft.operate({ do: 'stop-receiver', settings: wantedSettings(draft.state, facts) }, may.why);
+    return draft.operate({ do: 'stop-receiver', settings: wantedSettings(draft.state, facts) }, why);
   }
   if (obeyCommand(draft)) return;
   if (rejoin(draft, leader.value)) return;
@@ -112,9 +116,15 @@ function takeOver(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<Sync
   if (leader.revision !== takeover.leaderRevision || sync.revision !== takeover.syncRevision) {
     return draft.set({ takeover: undefined }); // The leader lives, or somebody else was faster: stream again.
   }
-  if (draft.now - takeover.since > 3_000) return draft.set({ takeover: undefined });
+  const { request } = facts.dcs.view;
+  const isWithdrawn = takeover.asked !== undefined && request?.revision !== takeover.asked;
+  if (isWithdrawn || draft.now - takeover.since > 3_000) return draft.set({ takeover: undefined });
   if (o === undefined || o.at < takeover.since || o.receiver !== undefined) return;
-  draft.transact(takeWrite({ facts, state, leader, sync }), takeover.why);
+  const write = takeWrite({ facts, state, leader, sync });
+  if (takeover.asked === undefined) return draft.transact(write, takeover.why);
+  // What a person has accepted is not to be forgotten before the history says it.
+  const accepting = { ...write, leader: { ...write.leader, accepted: takeover.why.slice(0, 300) } };
+  draft.transact({ ...accepting, expectRequest: takeover.asked, deleteRequest: true }, takeover.why);
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { agentsPassedOn, askedReclone, askedSwitchover } from './asked.ts';
+import type { Action } from '../action.ts';
+import { agentsPassedOn, askedFailover, askedReclone, askedSwitchover } from './asked.ts';
 import type { ClusterSnapshot } from './snapshot.ts';
 
 interface World {
@@ -72,6 +73,117 @@ describe('a switchover', () => {
     const actions = asks(asked);
     expect(actions).toMatchObject([{ ...removal, event: { type: 'Warning', reason: 'SwitchoverRefused' } }]);
     expect(actions[0]?.because).toMatch(/^no switchover: /);
+  });
+});
+
+describe('a failover that may lose commits', () => {
+  const removal = { do: 'annotate', annotations: { 'koschei.dev/failover': null } };
+  const says = (instance: string, change: object = {}) => ({
+    value: {
+      instance,
+      dataId: instance.slice(-1).repeat(16),
+      bootId: `boot of ${instance}`,
+      role: 'standby',
+      timeline: 3,
+      receivedLsn: '0/3000000',
+      ...change,
+    },
+  });
+  /** shop-1 led term 7 and shop-2 was synchronous: both are lost. */
+  const world = {
+    leader: { instance: 'shop-1', phase: 'leading', term: 7, timeline: 3, lsn: '0/3000400' },
+    silentMs: 6_000,
+    sync: ['shop-2'],
+    members: [says('shop-3')],
+    noFailover: [] as string[],
+    request: undefined as string | undefined,
+  };
+  function asks(text: string, change: Partial<typeof world> = {}) {
+    const { leader, silentMs, sync, members, noFailover, request } = { ...world, ...change };
+    const base = snapshot({ 'koschei.dev/failover': text });
+    const view = {
+      leader: { value: leader, revision: '7' },
+      sync: {
+        value: {
+          mode: 'sync',
+          names: sync.map((instance) => ({ instance, dataId: instance.slice(-1).repeat(16) })),
+        },
+      },
+      config: {
+        value: {
+          timing: { ttlMs: 6_000 },
+          instances: Object.fromEntries(noFailover.map((name) => [name, { noFailover: true }])),
+        },
+      },
+      members: new Map(members.map((each) => [each.value.instance, each])),
+      ...(request === undefined ? {} : { request: { value: {}, revision: request } }),
+    };
+    return askedFailover({
+      ...base,
+      etcd: { known: true, value: { view, leaderSilentMs: silentMs } },
+    } as unknown as ClusterSnapshot);
+  }
+  const refusedBecause = (actions: readonly Action[]) => {
+    expect(actions).toMatchObject([{ ...removal, event: { type: 'Warning', reason: 'FailoverRefused' } }]);
+    return actions[0]?.because;
+  };
+
+  it('is refused the first time, with what may be lost and the words that accept it', () => {
+    const why = refusedBecause(asks('shop-3'));
+    expect(why).toContain('had come to 0/3000400 at its last heartbeat');
+    expect(why).toContain('shop-3 holds WAL up to 0/3000000 on timeline 3: 1024 bytes');
+    expect(why).toContain("koschei.dev/failover='shop-3 acceptLoss=7 primaryIsOff'");
+  });
+
+  it('is asked for when its loss is accepted, by data, boot and term; another request gives way', () => {
+    const expected = {
+      do: 'request',
+      value: {
+        kind: 'failover',
+        to: 'shop-3',
+        dataId: '3333333333333333',
+        bootId: 'boot of shop-3',
+        term: 7,
+        primaryIsOff: true,
+      },
+    };
+    expect(asks('shop-3 acceptLoss=7 primaryIsOff')).toMatchObject([expected, removal]);
+    const [unsure] = asks('shop-3 acceptLoss=7', { request: '12' });
+    expect(unsure).toMatchObject({ do: 'request', replaces: '12' });
+    expect(unsure?.do === 'request' && 'primaryIsOff' in unsure.value).toBe(false);
+  });
+
+  it.each<[string, string, Partial<typeof world>, string]>([
+    ['of another term', 'shop-3 acceptLoss=6 primaryIsOff', {}, 'is not about term 7'],
+    ['with other words', 'shop-3 acceptLoss', {}, 'expected an instance'],
+    ['to nobody', 'shop-9 acceptLoss=7', {}, 'expected an instance'],
+    ['to any', 'any acceptLoss=7', {}, 'expected an instance'],
+    ['to the lost primary', 'shop-1 acceptLoss=7', {}, 'leads again by itself'],
+    ['while the primary lives', 'shop-3 acceptLoss=7', { silentMs: 5_999 }, 'use a switchover'],
+    ['to an agent that is away', 'shop-3 acceptLoss=7', { members: [] }, 'does not say'],
+    [
+      'without Postgres',
+      'shop-3 acceptLoss=7',
+      { members: [says('shop-3', { role: 'none' })] },
+      'does not say',
+    ],
+    ['to one that may not', 'shop-3 acceptLoss=7', { noFailover: ['shop-3'] }, 'noFailover'],
+    [
+      'while a synchronous standby lives',
+      'shop-3 acceptLoss=7',
+      { members: [says('shop-3'), says('shop-2')] },
+      'shop-2 holds every acknowledged commit',
+    ],
+  ])('%s is refused', (_, text, change, why) => {
+    expect(refusedBecause(asks(text, change))).toContain(why);
+  });
+
+  it('may be to a synchronous standby, or past one whose Postgres does not run', () => {
+    const both = [says('shop-3'), says('shop-2')];
+    expect(asks('shop-2 acceptLoss=7', { members: both })).toHaveLength(2);
+    expect(
+      asks('shop-3 acceptLoss=7', { members: [says('shop-3'), says('shop-2', { role: 'none' })] }),
+    ).toHaveLength(2);
   });
 });
 

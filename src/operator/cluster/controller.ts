@@ -32,7 +32,7 @@ import { authorityData, authorityNotice, read } from './desired/secrets.ts';
 import { membersOf } from './members.ts';
 import { clusterIdOf, planCluster, restartMemory } from './plan.ts';
 import { type ClusterSnapshot, type EtcdFacts, type Installation, secretOf, sliceOf } from './snapshot.ts';
-import { failedSwitchover } from './status.ts';
+import { failedRequest } from './status.ts';
 import { staleEndpoints, withoutStale } from './traffic.ts';
 import { NodeZones, nodesOf } from './zones.ts';
 
@@ -150,7 +150,7 @@ class Pass {
       status = planCluster({ ...snapshot, failure }).status;
     }
     if (status !== undefined) await this.#writeStatus(object, cluster, status);
-    this.#tellFailedSwitchover(object, snapshot);
+    this.#tellFailedRequest(object, snapshot);
     if (failed !== undefined) throw failed;
     return { requeueAfterMs: plan.requeueAfterMs };
   }
@@ -282,7 +282,7 @@ class Pass {
         const put = await etcd.write(must(tenant), (keys) => ({
           key: keys.request,
           value: JSON.stringify(action.value),
-          expect: '0',
+          expect: action.replaces ?? '0',
         }));
         const term = snapshot.etcd.known ? snapshot.etcd.value.view.leader?.value.term : undefined;
         if (put.succeeded) this.#memory.requested = { at: this.#clock.monotonic(), term };
@@ -304,8 +304,8 @@ class Pass {
     }
   }
 
-  #tellFailedSwitchover(object: KubeObject, snapshot: ClusterSnapshot): void {
-    const failed = failedSwitchover(membersOf(snapshot));
+  #tellFailedRequest(object: KubeObject, snapshot: ClusterSnapshot): void {
+    const failed = failedRequest(membersOf(snapshot));
     if (failed === undefined) return;
     const note = failureNews(failed, this.#memory.toldFailure, snapshot.cluster.status?.conditions);
     this.#memory.toldFailure = failed.revision;

@@ -16,7 +16,7 @@ import { type KubeObject, resources, type Service } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { adopt, adoptionDecision, forgetDecision } from './adoption.ts';
-import { agentsPassedOn, askedReclone, askedSwitchover, asksForAgents } from './asked.ts';
+import { agentsPassedOn, askedFailover, askedReclone, askedSwitchover, asksForAgents } from './asked.ts';
 import { planDeletion } from './deletion.ts';
 import { agentAccess } from './desired/access.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
@@ -94,7 +94,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
       : { kept: members, leaving: [], waiting: 0 };
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
-  const asked = [...askedReclone(snapshot), ...askedSwitchover(snapshot)];
+  const asked = [...askedFailover(snapshot), ...askedReclone(snapshot), ...askedSwitchover(snapshot)];
   const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
 
   const foundation = [

@@ -7,6 +7,7 @@ import {
   type Phase,
   type VolumeReport,
 } from '../../api/pgcluster.ts';
+import type { MemberValue } from '../../dcs/index.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
 import { podSelector } from '../labels.ts';
@@ -286,22 +287,28 @@ function isPassingOn({ snapshot, members = [], passing = false }: StatusInput): 
   );
 }
 
-/** A request that the present primary refused or could not carry out; the revision identifies it. */
-export function failedSwitchover(
+/** A request that the present primary, or the candidate of a failover, refused; the revision identifies it. */
+export function failedRequest(
   members: readonly Member[],
-): { readonly revision: string; readonly message: string } | undefined {
-  return members.find((member) => member.isLeader)?.says?.refusedRequest;
+): NonNullable<MemberValue['refusedRequest']> | undefined {
+  return (
+    members.find((member) => member.isLeader)?.says?.refusedRequest ??
+    members.find((member) => member.says?.refusedRequest?.kind === 'failover')?.says?.refusedRequest
+  );
 }
 
 function progressCondition(input: StatusInput, traits: Traits): NewCondition {
   const condition = progress(input, traits);
-  const failed = failedSwitchover(input.members ?? []);
+  const failed = failedRequest(input.members ?? []);
   if (failed === undefined) return condition;
-  const reason = condition.status === 'False' ? 'SwitchoverFailed' : condition.reason;
+  const isFailover = failed.kind === 'failover';
+  const why = isFailover ? 'FailoverRefused' : 'SwitchoverFailed';
+  const reason = condition.status === 'False' ? why : condition.reason;
+  const what = isFailover ? 'The failover asked for was refused' : 'The last switchover asked for failed';
   return {
     ...condition,
     reason,
-    message: `${condition.message}. The last switchover asked for failed: ${failed.message}`,
+    message: `${condition.message}. ${what}: ${failed.message}`,
   };
 }
 
