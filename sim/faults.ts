@@ -109,7 +109,7 @@ export interface Schedule {
   /** Of everything that is chance and no fault: delays, rates of clocks, clients. */
   readonly noise: number;
   readonly instances: number;
-  readonly config: Pick<ConfigValue, 'synchronous' | 'durability' | 'fencing'>;
+  readonly config: Pick<ConfigValue, 'synchronous' | 'durability' | 'fencing' | 'maximumLagBytes'>;
   readonly ttlMs: number;
   /** Instances that never lead. Schedules that were written down earlier do not say it. */
   readonly noFailover?: readonly InstanceNumber[];
@@ -188,6 +188,7 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
   const noFailover = profile.noFailover ?? (spare > 0 && o.chance(0.2) ? [o.between(0, instances - 1)] : []);
   const priorities = o.chance(0.3) ? Array.from({ length: instances }, () => o.pick([0, 50, 100])) : [];
   const zones = o.chance(0.3);
+  const bound = config.synchronous === 0 && o.chance(0.3) ? { maximumLagBytes: o.pick([0, 2, 10]) } : {};
   const end = calmBefore + r.between(500, 7_000);
   const faults: Fault[] = [];
   const count = r.pick([1, 2, 3, 4, 5, 6, 8, 10]);
@@ -200,7 +201,16 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
     faults.push(fault(r, pickKind(r, profile), at, instances));
   }
   const inOrder = faults.toSorted((a, b) => a.at - b.at);
-  return { noise: seed, instances, config, ttlMs, noFailover, priorities, zones, faults: inOrder };
+  return {
+    noise: seed,
+    instances,
+    config: { ...bound, ...config },
+    ttlMs,
+    noFailover,
+    priorities,
+    zones,
+    faults: inOrder,
+  };
 }
 
 function pickKind(r: Random, profile: Profile): FaultKind {

@@ -1,5 +1,6 @@
 import type { LeaderWrite } from '../src/agent/ha/index.ts';
 import { type ClusterView, clockRateError } from '../src/dcs/index.ts';
+import { parseLsn } from '../src/postgres/lsn.ts';
 import { placeholderName, replicationName } from '../src/postgres/replication-names.ts';
 import type { Machine } from './machine.ts';
 import type { Commit } from './postgres.ts';
@@ -30,6 +31,7 @@ export const invariants = {
   'forced-failover':
     'a loss is accepted only for a request of a person, while no primary serves, and it is recorded',
   paused: 'while automatic failover is paused nobody takes over but whom the leader handed over to',
+  'maximum-lag': 'S4: an asynchronous takeover loses at most the bound of what the leader was known to have',
   'may-lead': 'who may not lead (noFailover) neither takes over nor is chosen to be synchronous',
   liveness: 'invariant 11: when the faults are over there is a primary, and everybody streams from it',
 } as const;
@@ -162,6 +164,17 @@ export class Invariants {
     this.#promises = this.#promises.filter((promise) => there.has(promise.record));
   }
 
+  #keepsBound(machine: Machine, write: LeaderWrite, { leader, sync, config }: ClusterView): void {
+    const bound = config?.value.maximumLagBytes;
+    const isFree =
+      write.kind !== 'take' || write.leader.accepted !== undefined || sync?.value.mode !== 'async';
+    if (isFree || bound === undefined || leader?.value.lsn === undefined) return;
+    if (leader.value.phase === 'vacated' && leader.value.successor === machine.name) return;
+    const lacks = parseLsn(leader.value.lsn) - BigInt(machine.disk.tip.lsn);
+    if (lacks > BigInt(bound))
+      this.violated('maximum-lag', `${machine.name} takes over and lacks ${lacks}, and may lack ${bound}`);
+  }
+
   #mayLead(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
     const since = this.#barredSince.get(machine.name);
     // The read that a takeover rests on is half a second old at its beginning, and it lasts 3 s at the most.
@@ -180,6 +193,7 @@ export class Invariants {
     this.#mayLead(machine, write, sentAt, before);
     this.#keepsPause(machine, write, sentAt, before);
     this.#lossAccepted(machine, write, before);
+    this.#keepsBound(machine, write, before);
     const { term, bootId, phase } = write.leader;
     const { lastTerm } = this.#world;
     if (term < lastTerm)
@@ -485,7 +499,10 @@ export class Invariants {
     const ids = this.#world.machines.filter((m) => m.disk.state === 'ready').map((m) => m.disk.dataId);
     if (leader === undefined || sync === undefined)
       return !this.#world.machines.some((m) => m.disk.state === 'ready' && m.disk.bootstrap);
-    const others = sync.value.mode === 'sync' ? sync.value.names : leader.value.members;
+    const { maximumLagBytes } = view.config?.value ?? {};
+    // Others may be too far behind for ever.
+    const listed = maximumLagBytes === undefined ? leader.value.members : [];
+    const others = sync.value.mode === 'sync' ? sync.value.names : listed;
     const may = [leader.value, ...others.filter((m) => !this.#barredSince.has(m.instance))];
     return !may.some((m) => ids.includes(m.dataId));
   }

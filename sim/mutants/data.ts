@@ -26,6 +26,21 @@ export const data: readonly Mutant[] = [
     flaws: { promotionSkipsReplay: true },
   },
   {
+    name: 'lag-without-bound',
+    broken: 'an asynchronous standby takes over although it lacks more than it may',
+    caughtBy: ['maximum-lag'],
+    profile: {
+      config: { synchronous: 0, maximumLagBytes: 0 },
+      favour: ['slow-link', 'cut-link', 'isolate', 'lose-power'],
+    },
+    rules: told((facts) => {
+      const { config } = facts.dcs.view;
+      if (config === undefined) return facts;
+      const { maximumLagBytes: _, ...value } = config.value;
+      return { ...facts, dcs: { ...facts.dcs, view: { ...facts.dcs.view, config: { ...config, value } } } };
+    }),
+  },
+  {
     name: 'names-outlive-data',
     broken: 'R7: a re-made volume under an old name counts as the old one (CE3)',
     caughtBy: [

@@ -14,6 +14,7 @@ import {
   Security,
   Storage,
 } from './parts.ts';
+import { sizeSchema } from './quantity.ts';
 
 const Postgres = z.object({
   version: PostgresVersion.default(17).meta({
@@ -65,6 +66,9 @@ const Failover = z.object({
     description:
       '`fast`: a synchronous standby takes over as soon as it has cut the old primary off from acknowledging commits. `strict`: it also waits until the old primary must have stopped, so that not even stale reads happen.',
   }),
+  maximumLag: sizeSchema(
+    'Without synchronous standbys only: a standby that lacks more WAL than this does not take over by itself, for example `16Mi`. Without it, the one that has most takes over, however far it is behind.',
+  ).optional(),
   ttlSeconds: z.int().min(4).max(60).default(6).meta({
     description: 'How long a primary may go on without a heartbeat in etcd, in seconds, before it stops.',
   }),

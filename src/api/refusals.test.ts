@@ -180,6 +180,11 @@ describe('validateSpec', () => {
       'spec.instances[1].name',
     ],
     [
+      'a bound of loss with synchronous standbys',
+      { failover: { maximumLag: '16Mi' } },
+      'spec.failover.maximumLag',
+    ],
+    [
       'a label with spaces',
       { podMetadata: { labels: { team: 'the shop' } } },
       'spec.podMetadata.labels[team]',

@@ -101,6 +101,7 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
     ...(spec.placement.tolerations ?? []).flatMap((entry, index) => toleration(entry, index)),
     ...(spec.etcd?.endpoints ?? []).flatMap((endpoint, index) => etcdEndpoint(endpoint, index)),
     ...instanceOptions(spec),
+    ...maximumLag(spec),
   ];
 }
 
@@ -123,6 +124,18 @@ export function validateInstanceNames(cluster: string, spec: PgClusterSpec): Ref
       ? []
       : unknown(`spec.instances[${index}].streamFrom`, streamFrom, '"standby" or ')),
   ]);
+}
+
+function maximumLag({ failover, replicas }: PgClusterSpec): Refusal[] {
+  if (failover.maximumLag === undefined || replicas.synchronous === 0) return [];
+  return [
+    invalid(
+      'spec.failover.maximumLag',
+      'nothing with synchronous standbys',
+      quote(failover.maximumLag),
+      'remove it: only who holds every acknowledged commit takes over then',
+    ),
+  ];
 }
 
 function instanceOptions({ instances = [], replicas }: PgClusterSpec): Refusal[] {

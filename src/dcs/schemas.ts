@@ -154,6 +154,8 @@ export const configValue = z.object({
   hba: z.array(z.string()),
   /** What the spec says of single instances, by name; also of names that no instance has at the moment. */
   instances: z.record(name, instanceOptions).optional(),
+  /** Mode `async`: who is further behind the leader's last known position does not stand, bytes; absent: no bound. */
+  maximumLagBytes: z.int().min(0).optional(),
   /**
    * No automatic failover. `until` is what the person said, and names this pause; nobody compares it with a clock. `forMs`:
    * how long it was to last when it was written.

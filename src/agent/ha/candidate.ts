@@ -1,4 +1,5 @@
 import type { ConfigValue, LeaderValue, Stamped, SyncValue } from '../../dcs/index.ts';
+import { parseLsn } from '../../postgres/lsn.ts';
 import type { Facts, HaState, LeaderWrite, PeerFacts } from './facts.ts';
 import { includesMember } from './names.ts';
 import { mayLead, priorityOf } from './options.ts';
@@ -71,6 +72,8 @@ export function eligibility(s: Situation): Eligibility {
   if (!synchronous) {
     const ahead = aheadOfMe(facts, leader.value);
     if (ahead !== undefined) return { stand: false, waitingFor: `${ahead} holds more` };
+    const lag = tooFarBehind(facts, leader.value, config.maximumLagBytes);
+    if (lag !== undefined) return { stand: false, waitingFor: lag };
     const replaying = mayBeAhead(s, ttlMs);
     if (replaying !== undefined)
       return { stand: false, waitingFor: `${replaying} still replays: it may hold more` };
@@ -202,6 +205,23 @@ function aheadOfMe(facts: Facts, leader: LeaderValue): string | undefined {
     if (more || (first && facts.now - (peer.at ?? 0) < 500)) return member.instance;
   }
   return undefined;
+}
+
+/**
+ * Why this instance lacks more than an asynchronous takeover may lose, or undefined. What was written after the leader's
+ * last heartbeat is not known to anybody, and comes on top of the bound. A leader that handed over has seen its successor
+ * hold everything; one that never said how far it is has let no clients in.
+ */
+function tooFarBehind(facts: Facts, leader: LeaderValue, bound: number | undefined): string | undefined {
+  const { observation: o } = facts.postgres;
+  if (bound === undefined || leader.lsn === undefined || o === undefined) return undefined;
+  if (leader.phase === 'vacated' && leader.successor === facts.me.instance) return undefined;
+  if (o.timeline !== leader.timeline)
+    return `it is on timeline ${o.timeline} and ${leader.instance} was on ${leader.timeline}: how much it lacks is not known`;
+  const lacks = parseLsn(leader.lsn) - position(o);
+  return lacks > BigInt(bound)
+    ? `it lacks ${lacks} bytes that ${leader.instance} had, and may lack ${bound} (failover.maximumLag)`
+    : undefined;
 }
 
 /**

@@ -523,6 +523,15 @@ describe('heartbeats', () => {
     expect(write(d)?.sync).toBeUndefined();
   });
 
+  it('say how far the leader is, or was last known to be', () => {
+    const due = leader({ goodAt: now - 1_000 });
+    expect(write(tick(due, leading))?.leader.lsn).toBe('0/7D0');
+    const known = { ...leading, postgres: down, leader: leaderOf(A, { lsn: '0/700' }) };
+    expect(write(tick(due, known))?.leader.lsn).toBe('0/700');
+    const earlier = { ...known, leader: leaderOf(A, { lsn: '0/700', term: 2 }) };
+    expect(write(tick(due, earlier))?.leader.lsn).toBeUndefined();
+  });
+
   it('keep whom they listed and who is away for a moment, until newer data are announced or it is configured no more', () => {
     const before = leaderOf(A, { members: [A, { ...B, dataId: '8'.repeat(16) }, C, ref(4)] });
     const here = new Map([A, B].map((m) => [m.instance, stamp(memberOf(m), '5')]));
@@ -1085,6 +1094,27 @@ describe('standing for election', () => {
     expect(stands(late, asynchronously(1_000n, 51, 50))).toBe(true);
     expect(stands(late, asynchronously(999n, 0, 100))).toBe(true);
     expect(stands(late, asynchronously(1_001n, 100, 0))).toBe(false);
+  });
+
+  it('in async mode is for who lacks no more than the bound of what the leader was known to have', () => {
+    const late = suspicious({ leaderSeen: { revision: '40', at: now - 6_000 } });
+    const bounded = (maximumLagBytes: number, change: Partial<LeaderValue> = {}, timeline = 3): World => ({
+      ...silent,
+      leader: leaderOf(B, { lsn: '0/400', ...change }),
+      sync: { mode: 'async', names: [] },
+      postgres: standby({ timeline }),
+      config: config({ synchronous: 0, maximumLagBytes }),
+    });
+    // It holds 0/3E8, 24 bytes less.
+    expect(stands(late, bounded(24))).toBe(true);
+    expect(stands(late, bounded(23))).toBe(false);
+    expect(stands(late, bounded(1_000, {}, 2))).toBe(false);
+    expect(stands(late, bounded(0, { phase: 'vacated', successor: A.instance }))).toBe(true);
+    expect(stands(late, bounded(0, { phase: 'vacated' }))).toBe(false);
+    const { lsn: _, ...silentLeader } = leaderOf(B);
+    expect(stands(late, { ...bounded(0), leader: silentLeader })).toBe(true);
+    // Whoever is in the synchronous set lacks nothing that was acknowledged.
+    expect(stands(late, { ...bounded(0), sync: { names: [A] } })).toBe(true);
   });
 
   it('is not tried again at once after a failure', () => {

@@ -11,7 +11,6 @@ export function rewrite(
   change: Partial<LeaderValue> = {},
 ): LeaderWrite {
   const { facts } = draft;
-  const o = facts.postgres.observation;
   const dataId = facts.volume.state === 'ready' ? facts.volume.dataId : '';
   return {
     kind,
@@ -22,7 +21,7 @@ export function rewrite(
       term: reign.term,
       timeline: reign.timeline,
       phase: 'leading',
-      ...(o?.flushLsn === undefined || o.inRecovery ? {} : { lsn: formatLsn(o.flushLsn) }),
+      ...lsnOf(facts, reign),
       beat: reign.beat + 1,
       address: facts.me.address,
       members: memberList(facts),
@@ -33,6 +32,15 @@ export function rewrite(
     },
     expectLeader: reign.revision,
   };
+}
+
+/** How far this leader is; when its Postgres does not say so any more, how far it was known to be. */
+function lsnOf(facts: Facts, reign: Reign): Pick<LeaderValue, 'lsn'> {
+  const { observation: o } = facts.postgres;
+  if (o?.flushLsn !== undefined && !o.inRecovery) return { lsn: formatLsn(o.flushLsn) };
+  const last = facts.dcs.view.leader?.value;
+  const isMine = last?.bootId === facts.me.bootId && last.term === reign.term;
+  return isMine && last.lsn !== undefined ? { lsn: last.lsn } : {};
 }
 
 /**

@@ -110,6 +110,16 @@ describe('what the status says about synchronous replication', () => {
   });
 });
 
+describe('a bound of loss', () => {
+  it('is told to the agents in bytes, and named where nobody takes over', async () => {
+    const model = await running(0, 2, { failover: { maximumLag: '16Mi' } });
+    expect(model.config?.maximumLagBytes).toBe(16 * 1024 * 1024);
+    model.leader = model.leader && { ...model.leader, phase: 'vacated' };
+    await model.pass();
+    expect(conditionOf(model, 'Ready')?.message).toContain('lacks more than 16Mi');
+  });
+});
+
 describe('zones', () => {
   it('are told to the agents as far as nodes have them, and not again for a pod that is away', async () => {
     const model = await running(1, 2);

@@ -261,13 +261,16 @@ function readyCondition({ snapshot, accepted, situation }: StatusInput, traits: 
 }
 
 /** Why a takeover may not come, as the end of a sentence. */
-function hindrance({ instances = [], paused }: PgClusterSpec, traits: Traits): string {
+function hindrance({ instances = [], paused, failover }: PgClusterSpec, traits: Traits): string {
   if (traits.paused)
     return `. Nobody takes over: automatic failover is paused until ${paused?.until} (spec.paused)`;
   const names = instances
     .filter(({ noFailover, applyDelaySeconds }) => noFailover || applyDelaySeconds !== undefined)
     .map(({ name }) => name);
-  return names.length === 0 ? '' : `; ${names.join(', ')} may not take over (noFailover)`;
+  const barred = names.length === 0 ? '' : `; ${names.join(', ')} may not take over (noFailover)`;
+  return failover.maximumLag === undefined
+    ? barred
+    : `${barred}; nor may a standby that lacks more than ${failover.maximumLag} (failover.maximumLag)`;
 }
 
 /** Whether what the spec asks for has not yet reached every instance that could take it in. */

@@ -1,4 +1,5 @@
 import type { PgClusterSpec } from '../../../api/pgcluster.ts';
+import { parseQuantity } from '../../../api/quantity.ts';
 import { type ConfigValue, defaultTiming } from '../../../dcs/index.ts';
 
 /** What the agents go by that is not said in the spec. */
@@ -15,6 +16,9 @@ export const haConfig = (
   synchronous: spec.replicas.synchronous,
   durability: spec.durability,
   fencing: spec.failover.fencing,
+  ...(spec.failover.maximumLag === undefined
+    ? {}
+    : { maximumLagBytes: parseQuantity(spec.failover.maximumLag) ?? 0 }),
   timing: { ...defaultTiming, ttlMs: spec.failover.ttlSeconds * 1000 },
   members: [...members].sort(),
   parameters: { ...spec.postgres.parameters },
