@@ -2254,6 +2254,72 @@ describe('rejoining', () => {
   });
 });
 
+describe('a state that was restored from an old copy', () => {
+  const old = { problem: { reason: 'StateOlderThanData' } };
+  const newer = { volume: volume({ promotedTerm: 5, timeline: 5 }), postgres: standby({ timeline: 5 }) };
+
+  it('gives nobody the place who was promoted, or is on a timeline, after it', () => {
+    const mine = tick(follower(), { leader: leaderOf(A), sync: { names: [B] }, ...newer });
+    expect(mine.commands).toEqual([]);
+    expect(mine.state).toMatchObject(old);
+    const onlyTimeline = { ...newer, volume: volume({ promotedTerm: 3, timeline: 5 }) };
+    expect(
+      tick(follower(), { leader: leaderOf(A), sync: { names: [B] }, ...onlyTimeline }).state,
+    ).toMatchObject(old);
+    const silent: World = { leader: leaderOf(B), sync: { names: [A] }, ...newer };
+    const d = tick(follower({ leaderSeen: { revision: '40', at: now - 60_000 } }), silent);
+    expect(d.commands).toEqual([]);
+    expect(d.state).toMatchObject(old);
+  });
+
+  it('has nothing rewound or cloned but what a person orders, and is forgotten when it is up to date again', () => {
+    const world: World = { leader: leaderOf(B), sync: { names: [] }, peers: [proof()], ...newer };
+    const looked = follower({
+      diverged: { term: 3, since: now - 10_000 },
+      attempts: { ...follower().attempts, rewind: 2 },
+    });
+    const d = tick(looked, world);
+    expect(d.commands).toEqual([]);
+    const order = { commands: new Map([['shop-1', stamp({ id: 'o', do: 'reclone' as const }, '45')]]) };
+    expect(operation(tick(d.state, { ...world, view: order }))?.do).toBe('clone');
+    const later = leaderOf(B, { term: 6, timeline: 6 });
+    expect(tick(d.state, { ...world, leader: later, peers: [] }).state.problem?.reason).not.toBe(
+      'StateOlderThanData',
+    );
+  });
+
+  it('ends a reign: an older set of synchronous standbys is never gone on with', () => {
+    const refused: TransactionOutcome = {
+      kind: 'refused',
+      leader: stamp(leaderOf(A, { beat: 2 }), '35'),
+      sync: stamp({ term: 3, mode: 'sync', names: [C] }, '34'),
+    };
+    const d = answered(leader({}, sent()), refused, leading);
+    expect(operation(d)?.do).toBe('fence');
+    expect(d.state.reign).toBeUndefined();
+    const { operation: _fence, ...after } = d.state;
+    const restored: World = { ...leading, view: { leader: stamp(leaderOf(A), '35') }, postgres: down };
+    expect(tick(after, restored).commands).toEqual([]);
+    expect(tick(after, restored).state).toMatchObject(old);
+  });
+
+  it('is seen by everybody whose view went back, until the cluster is founded anew', () => {
+    const seen = follower({ leaderSeen: { revision: '40', at: now, initialize: '2' } });
+    const back: World = { leader: leaderOf(B), view: { leader: stamp(leaderOf(B), '20') } };
+    const d = tick(seen, back);
+    expect(d.state).toMatchObject(old);
+    expect(tick(d.state, { ...back, view: { leader: stamp(leaderOf(B), '90') } }).state).toMatchObject(old);
+    const founded = {
+      leader: stamp(leaderOf(B, { term: 9, timeline: 9 }), '12'),
+      initialize: stamp({ systemIdentifier: '77', by: 'shop-2' }, '11'),
+    };
+    expect(tick(d.state, { ...back, view: founded }).state.stateLost).toBeUndefined();
+    // Gone and founded at lower revisions is no old copy.
+    const gone = tick(seen, { leader: undefined, view: {} });
+    expect(tick(gone.state, { ...back, view: founded }).state.stateLost).toBeUndefined();
+  });
+});
+
 describe('an order of the operator', () => {
   const order = (what: 'restart' | 'reclone', id = 'o1') => ({
     view: { commands: new Map([['shop-1', stamp({ id, do: what }, '8')]]) },

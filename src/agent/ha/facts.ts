@@ -250,7 +250,14 @@ export interface Takeover {
 export interface HaState {
   readonly bootedAt: number;
   /** The leader key's newest revision and when this observer first saw it. */
-  readonly leaderSeen?: { readonly revision: string; readonly at: number };
+  readonly leaderSeen?: {
+    readonly revision: string;
+    readonly at: number;
+    /** The revision of `initialize` then: another one means that the state was founded anew. */
+    readonly initialize?: string | undefined;
+  };
+  /** Etcd's revisions went back: it was restored from an old copy, until `initialize` has another revision than this. */
+  readonly stateLost?: { readonly initialize: string | undefined };
   /** When the present leader last proved that it leads, or when this boot began to look. */
   readonly proofAt: number;
   /** The term in which a leader last proved that to this boot. */

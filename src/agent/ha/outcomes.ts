@@ -4,6 +4,7 @@ import { timingOf } from './draft.ts';
 import type { Facts, LeaderWrite, Operation, OperationOutcome, TransactionOutcome } from './facts.ts';
 import { abandonHandover, startAgain } from './handover.ts';
 import { finishCommand, orderOf } from './orders.ts';
+import { wentBack } from './restored-state.ts';
 import { namesFor, opensWithPromotion } from './settings.ts';
 import { namesAfterTakeover } from './sync-upkeep.ts';
 
@@ -31,6 +32,10 @@ export function absorbTransaction(draft: Draft, id: number, outcome: Transaction
     draft.set({ takeover: undefined, standAfter: draft.now + standAgainMs });
     if (reign === undefined) return;
     const { leader, sync } = outcome;
+    if (leader !== undefined && wentBack(leader.revision, reign.revision)) {
+      draft.set({ stateLost: { initialize: draft.facts.dcs.view.initialize?.revision } });
+      return draft.endReign(false);
+    }
     if (
       leader?.value.bootId === draft.facts.me.bootId &&
       leader.value.phase === 'leading' &&

@@ -1,6 +1,7 @@
 import { freshMs, leaderAnswer, provesLeadership } from './candidate.ts';
 import type { Draft } from './draft.ts';
 import type { Facts, HaState, PeerAnswer } from './facts.ts';
+import { wentBack } from './restored-state.ts';
 import { stalledStorage, standbyStorageSilenceMs } from './storage.ts';
 
 /** What this agent answers to a probe now: a proof of leadership is computed, never remembered. */
@@ -40,9 +41,19 @@ export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
 export function observeLeader(draft: Draft): void {
   const { facts, state } = draft;
   const { leader } = facts.dcs.view;
-  if (leader === undefined) return;
-  if (state.leaderSeen?.revision !== leader.revision)
-    draft.set({ leaderSeen: { revision: leader.revision, at: draft.now } });
+  const initialize = facts.dcs.view.initialize?.revision;
+  if (leader === undefined) {
+    // A state that is gone is another matter than one that is old: it will be founded anew, at lower revisions.
+    if (facts.dcs.readAt !== undefined) draft.set({ leaderSeen: undefined, stateLost: undefined });
+    return;
+  }
+  const known = state.leaderSeen;
+  if (known !== undefined && known.initialize === initialize && wentBack(leader.revision, known.revision))
+    draft.set({ stateLost: { initialize } });
+  else if (state.stateLost !== undefined && state.stateLost.initialize !== initialize)
+    draft.set({ stateLost: undefined });
+  if (known?.revision !== leader.revision)
+    draft.set({ leaderSeen: { revision: leader.revision, initialize, at: draft.now } });
   const peer = leaderAnswer(facts, leader.value);
   if (peer !== undefined && provesLeadership(peer, leader.value) && peer.at > draft.state.proofAt)
     draft.set({ proofAt: peer.at, provedTerm: leader.value.term });

@@ -7,6 +7,7 @@ import { failoverAskedFor } from './failover.ts';
 import { sameMember } from './names.ts';
 import { obeyCommand } from './orders.ts';
 import { clone, rejoin } from './rejoin.ts';
+import { olderThanKnown } from './restored-state.ts';
 import { isMine, wantedSettings } from './settings.ts';
 import { stalledStorage, standbyStorageSilenceMs } from './storage.ts';
 import { namesAfterTakeover } from './sync-upkeep.ts';
@@ -55,6 +56,14 @@ export function follow(draft: Draft): void {
     );
   const { leader, sync } = view;
   if (leader === undefined || sync === undefined) return bootstrap(draft);
+  const old = olderThanKnown(draft.state, facts, leader);
+  if (old !== undefined) {
+    draft.set({ takeover: undefined });
+    // What a person orders for this instance by name is done all the same.
+    if (!obeyCommand(draft)) draft.problem('StateOlderThanData', old);
+    return;
+  }
+  if (draft.state.problem?.reason === 'StateOlderThanData') draft.clearProblem();
   if (isMine(facts, leader.value)) return resume(draft, leader, sync);
   if (volume.state !== 'ready') {
     if (state.takeover !== undefined) draft.set({ takeover: undefined });
