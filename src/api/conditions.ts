@@ -39,6 +39,7 @@ export const conditionReasons = {
   Updating: 'Instances are restarted one by one for a changed spec or image.',
   ScalingUp: 'Standbys are being added.',
   ScalingDown: 'Standbys are being removed.',
+  ReplacingInstance: 'An instance whose node is lost is replaced by another one on another node.',
   Cloning: 'A standby copies the data of another instance.',
   Rewinding: 'A former primary goes back to where it parted from the new one.',
   Resizing: 'Volumes are growing.',

@@ -89,7 +89,7 @@ describe('PgCluster', () => {
       postgres: { version: 17 },
       replicas: { synchronous: 1, asynchronous: 1 },
       durability: 'required',
-      failover: { fencing: 'fast', ttlSeconds: 6 },
+      failover: { fencing: 'fast', ttlSeconds: 6, replaceLostInstanceAfter: '30m' },
       storage: { size: '1Gi' },
       placement: { antiAffinity: 'preferred' },
       service: { type: 'ClusterIP' },

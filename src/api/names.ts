@@ -33,6 +33,8 @@ export const label = {
   clusterId: 'koschei.dev/cluster-id',
   instance: 'koschei.dev/instance',
   role: 'koschei.dev/role',
+  /** On the claims of an instance that was replaced because its node was lost. */
+  detached: 'koschei.dev/detached',
 } as const;
 
 /** Labels outside our group whose values on pods are Koschei's. */

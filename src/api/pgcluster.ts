@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { conditions, observedGeneration } from './conditions.ts';
+import { durationSchema } from './duration.ts';
 import { apiVersion, resources } from './names.ts';
 import {
   Etcd,
@@ -71,6 +72,10 @@ const Failover = z.object({
   ).optional(),
   ttlSeconds: z.int().min(4).max(60).default(6).meta({
     description: 'How long a primary may go on without a heartbeat in etcd, in seconds, before it stops.',
+  }),
+  replaceLostInstanceAfter: durationSchema.default('30m').meta({
+    description:
+      'A standby whose node has been away for this long (deleted, or not ready), and whose volume no other node can mount, is replaced by an instance of another name on another node. Its old volume is kept, and not used again. `0`: never; otherwise from `30s` to `720h`.',
   }),
 });
 
@@ -200,6 +205,13 @@ const VolumeReport = z.object({
 });
 export type VolumeReport = z.infer<typeof VolumeReport>;
 
+const DetachedVolume = z.object({
+  claim: z.string().max(253).meta({ description: 'PersistentVolumeClaim of the data.' }),
+  node: z.string().max(253).optional().meta({ description: 'Node that the volume is tied to.' }),
+  since: z.string().max(64).meta({ description: 'When the instance was given up.' }),
+});
+export type DetachedVolume = z.infer<typeof DetachedVolume>;
+
 /** What is true. All fields are optional: a new resource has none. */
 export const PgClusterStatus = z.object({
   observedGeneration,
@@ -255,6 +267,16 @@ export const PgClusterStatus = z.object({
         'Only while a person must decide: the volumes found. Annotate the PgCluster with `koschei.dev/adopt-primary=<instance>` to go on with one.',
       'x-kubernetes-list-type': 'map',
       'x-kubernetes-list-map-keys': ['instance'],
+    }),
+  detachedVolumes: z
+    .array(DetachedVolume)
+    .max(32)
+    .optional()
+    .meta({
+      description:
+        'Volumes of instances that were replaced because their node was lost. They are kept, and nothing starts on them; delete the claim (and `<claim>-wal`) of one that is not needed.',
+      'x-kubernetes-list-type': 'map',
+      'x-kubernetes-list-map-keys': ['claim'],
     }),
 });
 export type PgClusterStatus = z.infer<typeof PgClusterStatus>;

@@ -100,6 +100,10 @@ export const PgInstanceStatus = z.object({
     .max(64)
     .optional()
     .meta({ description: 'Random id of the data on the volume; a new one after each clone.' }),
+  waitingForNodeSince: z.iso
+    .datetime()
+    .optional()
+    .meta({ description: 'Since when the node that the volume is tied to has been seen to be away.' }),
   podUid: z.string().max(64).optional().meta({ description: 'UID of the pod that this is about.' }),
   conditions,
 });

@@ -115,6 +115,16 @@ describe('validateSpec', () => {
       'spec.postgres.hba[0]',
     ],
     ['an Alpine image', { postgres: { image: 'postgres:17-alpine' } }, 'spec.postgres.image'],
+    [
+      'a node that is given up too soon',
+      { failover: { replaceLostInstanceAfter: '29s' } },
+      'spec.failover.replaceLostInstanceAfter',
+    ],
+    [
+      'one that is given up after too long',
+      { failover: { replaceLostInstanceAfter: '721h' } },
+      'spec.failover.replaceLostInstanceAfter',
+    ],
     ['a tiny volume', { storage: { size: '10Mi' } }, 'spec.storage.size'],
     ['a size without a unit', { storage: { size: '10' } }, 'spec.storage.size'],
     ['a tiny WAL volume', { storage: { size: '1Gi', wal: { size: '100m' } } }, 'spec.storage.wal.size'],

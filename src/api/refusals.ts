@@ -1,6 +1,7 @@
 import { BlockList, isIP } from 'node:net';
 import type { z } from 'zod';
 import type { ConditionReason } from './conditions.ts';
+import { parseDuration } from './duration.ts';
 import {
   clusterNamePattern,
   instanceName,
@@ -99,6 +100,7 @@ export function validateSpec(spec: PgClusterSpec): Refusal[] {
     ...annotations('spec.podMetadata.annotations', spec.podMetadata?.annotations),
     ...annotations('spec.service.annotations', spec.service.annotations),
     ...(spec.placement.tolerations ?? []).flatMap((entry, index) => toleration(entry, index)),
+    ...replacementDelay(spec.failover.replaceLostInstanceAfter),
     ...(spec.etcd?.endpoints ?? []).flatMap((endpoint, index) => etcdEndpoint(endpoint, index)),
     ...instanceOptions(spec),
     ...maximumLag(spec),
@@ -425,6 +427,23 @@ function buffersWithinLimit({ postgres, resources }: PgClusterSpec): Refusal[] {
       `less than spec.resources.limits.memory, ${limit}`,
       quote(value),
       'lower it (a quarter of the memory is usual) or raise the limit',
+    ),
+  ];
+}
+
+/** Shorter than this, a node that only restarts its kubelet would count as lost, ms. */
+const shortestReplacement = 30_000;
+const longestReplacement = 720 * 3_600_000;
+
+function replacementDelay(text: string): Refusal[] {
+  const ms = parseDuration(text);
+  if (ms === 0 || (ms !== undefined && ms >= shortestReplacement && ms <= longestReplacement)) return [];
+  return [
+    invalid(
+      'spec.failover.replaceLostInstanceAfter',
+      '0 (never), or a duration from 30s to 720h',
+      quote(text),
+      'give a lost node the time that a restart of a machine takes, for example 30m',
     ),
   ];
 }

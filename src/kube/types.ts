@@ -4,6 +4,7 @@ import type {
   V1Job,
   V1Lease,
   V1Node,
+  V1PersistentVolume,
   V1PersistentVolumeClaim,
   V1Pod,
   V1PodDisruptionBudget,
@@ -77,6 +78,7 @@ export type Service = Raw<V1Service>;
 export type Secret = Raw<V1Secret>;
 export type ConfigMap = Raw<V1ConfigMap>;
 export type PersistentVolumeClaim = Raw<V1PersistentVolumeClaim>;
+export type PersistentVolume = Raw<V1PersistentVolume>;
 export type Node = Raw<V1Node>;
 export type ServiceAccount = Raw<V1ServiceAccount>;
 export type StatefulSet = Raw<V1StatefulSet>;

@@ -28,6 +28,7 @@ export type Action = { readonly because: string } & (
       readonly resource: Resource;
       readonly ref: ObjectRef;
       readonly annotations: Readonly<Record<string, string | null>>;
+      readonly labels?: Readonly<Record<string, string | null>> | undefined;
       /** What people are told of it. */
       readonly event?: EventNote | undefined;
     }
@@ -46,7 +47,9 @@ export type Action = { readonly because: string } & (
 
 /** Actions that are executed only if a second plan, made from what etcd says just before, contains them, too. */
 export const isDangerous = (action: Action): boolean =>
-  action.do === 'delete' || action.do === 'request' || action.do === 'command' || action.do === 'forget-etcd';
+  ['delete', 'request', 'command', 'forget-etcd'].includes(action.do) ||
+  // What a volume is marked with decides whether an instance starts on it.
+  (action.do === 'annotate' && action.resource.kind === 'PersistentVolumeClaim');
 
 /** What identifies an action from one plan to the next. */
 export function actionKey(action: Action): string {

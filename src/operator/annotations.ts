@@ -6,6 +6,10 @@ export const operatorAnnotation = {
   lastSeen: 'koschei.dev/last-seen',
   /** On a PersistentVolumeClaim: its instance was removed by scaling down; it is not adopted by itself. */
   released: 'koschei.dev/released',
+  /** On a PgInstance: when its replacement began; its node is lost, together with its volume. */
+  replacedSince: 'koschei.dev/replaced-since',
+  /** On a PersistentVolumeClaim: when its instance was given up with its node, and which, as JSON. Nothing starts on it. */
+  detached: 'koschei.dev/detached',
   /** On a PersistentVolumeClaim: major version of Postgres that the volume was made with. */
   postgresVersion: 'koschei.dev/postgres-version',
   /** On a StatefulSet: hash of what its pod template was made from. */

@@ -78,7 +78,12 @@ export async function executeOnKube(
       await client.mergePatch(
         action.resource,
         action.ref,
-        { metadata: { annotations: action.annotations } },
+        {
+          metadata: {
+            annotations: action.annotations,
+            ...(action.labels === undefined ? {} : { labels: action.labels }),
+          },
+        },
         { signal },
       );
       return 'done';

@@ -1,5 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { caKey, caSecretName, clusterSelector, finalizer } from '../../api/names.ts';
+import { caKey, caSecretName, clusterSelector, finalizer, walClaimName } from '../../api/names.ts';
 import { type PgClusterStatus, UnreadPgCluster } from '../../api/pgcluster.ts';
 import { PgInstance } from '../../api/pginstance.ts';
 import { acceptedSpec, readSpec } from '../../api/refusals.ts';
@@ -29,8 +29,10 @@ import { failureOf } from '../failure.ts';
 import type { Failure } from '../instance/snapshot.ts';
 import { mergePatchOf } from '../status-patch.ts';
 import { authorityData, authorityNotice, read } from './desired/secrets.ts';
+import { type Fleet, isNodeReady, type Reach, reachOf } from './fleet.ts';
 import { membersOf } from './members.ts';
 import { clusterIdOf, planCluster, restartMemory } from './plan.ts';
+import { needsFleet } from './replacement.ts';
 import { type ClusterSnapshot, type EtcdFacts, type Installation, secretOf, sliceOf } from './snapshot.ts';
 import { failedRequest } from './status.ts';
 import { staleEndpoints, withoutStale } from './traffic.ts';
@@ -119,7 +121,8 @@ class Pass {
     this.#zones = await this.#o.zones.of(nodesOf(pods), this.#log, this.#context.signal);
     const tenant = tenantOf(this.#snapshot(cluster, unasked));
     const etcd = tenant === undefined ? unasked : await this.#o.etcd.observe(tenant);
-    const snapshot = this.#snapshot(cluster, etcd);
+    const fleet = await this.#fleet(cluster);
+    const snapshot = { ...this.#snapshot(cluster, etcd), fleet };
     this.#noteTraffic(snapshot);
     this.#noteAuthority(object, snapshot);
     const plan = planCluster({ ...snapshot, memory: this.#remembered() });
@@ -184,6 +187,35 @@ class Pass {
     };
   }
 
+  /** Asked only while an instance may have to be replaced: neither nodes nor their volumes are watched. */
+  async #fleet(cluster: UnreadPgCluster): Promise<Observed<Fleet> | undefined> {
+    const { client, caches } = this.#o;
+    const { signal } = this.#context;
+    const after = specInForce(cluster.status, cluster.spec)?.failover.replaceLostInstanceAfter;
+    if (after === undefined) return undefined;
+    const members = membersOf(this.#snapshot(cluster, unasked));
+    const lost = needsFleet(members, after, new Date(this.#clock.now()));
+    if (lost.length === 0) return undefined;
+    const claims = caches
+      .claimsOf(`${this.#key.namespace}/${this.#key.name}`)
+      .filter(({ metadata }) => lost.some(({ name }) => [name, walClaimName(name)].includes(metadata.name)));
+    try {
+      const { items: nodes } = await client.list(resources.nodes, { signal });
+      const reach = new Map<string, Reach>();
+      for (const { metadata, spec } of claims) {
+        if (spec?.volumeName === undefined) continue;
+        const volume = await client.find(resources.persistentVolumes, { name: spec.volumeName }, { signal });
+        if (volume !== undefined) reach.set(metadata.name, reachOf(volume, nodes));
+      }
+      const ready = nodes.filter(isNodeReady).length;
+      return { known: true, value: { nodes: { total: nodes.length, ready }, reach } };
+    } catch (error) {
+      const message = `nodes and volumes cannot be read: ${error instanceof Error ? error.message : String(error)}`;
+      this.#log.warn({ err: error }, message);
+      return { known: false, reason: 'Unknown', message };
+    }
+  }
+
   #remembered(): ClusterSnapshot['memory'] {
     const { requested, staleSince, restarts } = this.#memory;
     const now = this.#clock.monotonic();
@@ -217,7 +249,8 @@ class Pass {
   /** The actions of a plan made from a linearizable read of etcd. */
   async #lookAgain(cluster: UnreadPgCluster, tenant: Tenant | undefined): Promise<ReadonlySet<string>> {
     const etcd = tenant === undefined ? unasked : await this.#o.etcd.look(tenant);
-    return new Set(planCluster(this.#snapshot(cluster, etcd)).actions.map(actionKey));
+    const fleet = await this.#fleet(cluster);
+    return new Set(planCluster({ ...this.#snapshot(cluster, etcd), fleet }).actions.map(actionKey));
   }
 
   async #execute(action: Action, snapshot: ClusterSnapshot, tenant: Tenant | undefined): Promise<Outcome> {

@@ -114,6 +114,8 @@ export interface Volume {
   readonly initialized: boolean;
   /** Its instance was removed on purpose. */
   readonly released: boolean;
+  /** Its instance was given up because its node was lost: nothing starts on it unless a person says so. */
+  readonly detached: boolean;
 }
 
 /** The data volumes that carry the cluster's name, with the id they belong to. */
@@ -131,6 +133,7 @@ export function volumesOf(snapshot: ClusterSnapshot): (Volume & { clusterId: str
         claim,
         initialized: annotations?.[operatorAnnotation.initialized] !== undefined,
         released: annotations?.[operatorAnnotation.released] !== undefined,
+        detached: annotations?.[operatorAnnotation.detached] !== undefined,
         clusterId: labels?.[label.clusterId],
       },
     ];

@@ -25,14 +25,16 @@ import { pgInstance } from './desired/instances.ts';
 import { verifierOf } from './desired/password.ts';
 import { appSecret, authoritySecret, read, tlsNeeds, whyIssue } from './desired/secrets.ts';
 import { leaderSlice, services } from './desired/services.ts';
+import { attach, detach } from './detached.ts';
 import { judge } from './judgement.ts';
-import { membersOf, volumesOf } from './members.ts';
+import { type Member, membersOf, volumesOf } from './members.ts';
 import { pauseFor, pauseLeftMs } from './pause.ts';
+import { isReplaced, planReplacement, type Replacement, type ReplacementStep } from './replacement.ts';
 import { nextStep, type Step, settingsOf } from './rollout.ts';
 import { chooseRemoval, mayDelete, ordinalsToAdd, type Removal } from './scale.ts';
-import { situationOf } from './situation.ts';
+import { type Situation, situationOf } from './situation.ts';
 import { type AcceptedCluster, type ClusterSnapshot, secretOf, sliceOf } from './snapshot.ts';
-import { refusedStatus, statusOf } from './status.ts';
+import { overdueMs, refusedStatus, statusOf } from './status.ts';
 import { staleEndpoints } from './traffic.ts';
 import { zonesFor } from './zones.ts';
 
@@ -85,16 +87,26 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
 
   const situation = situationOf(snapshot);
   const members = membersOf(snapshot);
-  const count = instanceCount(spec.replicas);
+  const asked = instanceCount(spec.replicas);
+  const replacement = replacementOf(snapshot, accepted, situation, members, asked);
+  // The lost one does not count while another is made in its place.
+  const count = asked + (replacement.replaced === undefined ? 0 : 1);
   const view = snapshot.etcd.known ? snapshot.etcd.value.view : undefined;
   const leaderKnown = members.some((member) => member.isLeader);
+  const { step: replacing } = replacement;
   const removal: Removal =
-    situation === 'running'
-      ? chooseRemoval(members, count, leaderKnown, view?.config?.value, spec.instances)
-      : { kept: members, leaving: [], waiting: 0 };
+    situation !== 'running'
+      ? { kept: members, leaving: [], waiting: 0 }
+      : replacing.do === 'remove'
+        ? {
+            kept: members.filter((each) => each !== replacing.member),
+            leaving: [replacing.member],
+            waiting: 0,
+          }
+        : chooseRemoval(members, count, leaderKnown, view?.config?.value, spec.instances);
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
-  const asked = [...askedFailover(snapshot), ...askedReclone(snapshot), ...askedSwitchover(snapshot)];
+  const wishes = [...askedFailover(snapshot), ...askedReclone(snapshot), ...askedSwitchover(snapshot)];
   const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
 
   const foundation = [
@@ -113,7 +125,8 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
           ...etcd(snapshot, accepted, removal, count),
           ...(ready ? instances(snapshot, accepted, removal, situation, count) : []),
           ...removals(snapshot, accepted, removal),
-          ...(asked.length > 0 ? asked : carryOut(snapshot, step)),
+          ...markReplaced(snapshot, replacing),
+          ...(wishes.length > 0 ? wishes : carryOut(snapshot, step)),
         ]
       : []),
     ...(decision === undefined ? [] : adopt(snapshot, accepted, decision)),
@@ -130,11 +143,30 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
       members,
       removal,
       step,
+      replacement,
       passing: actions.some(passesOn),
       authorityLost: isAuthorityLost(snapshot),
     }),
-    requeueAfterMs: earliest(lookAgain(snapshot, step, removal), pauseLeftMs(spec, snapshot.now)),
+    requeueAfterMs: earliest(
+      lookAgain(snapshot, step, removal),
+      pauseLeftMs(spec, snapshot.now),
+      replacement.againInMs,
+    ),
   };
+}
+
+function replacementOf(
+  snapshot: ClusterSnapshot,
+  { spec }: AcceptedCluster,
+  situation: Situation,
+  members: readonly Member[],
+  count: number,
+): Replacement {
+  const { ttlSeconds, replaceLostInstanceAfter: after } = spec.failover;
+  const leaderPatienceMs = ttlSeconds * 1000 + overdueMs;
+  const paused = pauseLeftMs(spec, snapshot.now) !== undefined;
+  const replacement = planReplacement({ snapshot, members, count, after, leaderPatienceMs, paused });
+  return situation === 'running' ? replacement : { ...replacement, step: { do: 'nothing' } };
 }
 
 /** Whether an action carries a changed spec to the instances, which then takes a while to take effect. */
@@ -364,18 +396,52 @@ function removals(snapshot: ClusterSnapshot, cluster: AcceptedCluster, removal: 
   if (!snapshot.etcd.known) return [];
   const config = snapshot.etcd.value.view.config?.value;
   if (!mayDelete(removal, [...removal.kept, ...removal.leaving], config)) return [];
-  return removal.leaving.flatMap(({ name, instance, claim }): Action[] => [
-    ...(claim === undefined || claim.metadata.annotations?.[operatorAnnotation.released] !== undefined
-      ? []
-      : [release(claim, snapshot.now.toISOString(), 'its instance is removed; the data stay')]),
+  return removal.leaving.flatMap((member): Action[] => {
+    const { name, instance, claim } = member;
+    const lost = isReplaced(member);
+    const mark = lost ? operatorAnnotation.detached : operatorAnnotation.released;
+    return [
+      ...(claim === undefined || claim.metadata.annotations?.[mark] !== undefined
+        ? []
+        : lost
+          ? detach(snapshot, member)
+          : [release(claim, snapshot.now.toISOString(), 'its instance is removed; the data stay')]),
+      {
+        do: 'delete',
+        resource: resources.pgInstances,
+        ref: { namespace: cluster.metadata.namespace, name },
+        uid: instance.metadata.uid,
+        because: lost
+          ? 'its node is lost, and another instance has taken its place'
+          : 'the spec asks for fewer standbys, and this one is missed least',
+      },
+    ];
+  });
+}
+
+/** Notes on the instance that its replacement begins, or that it need not be replaced after all. */
+function markReplaced(snapshot: ClusterSnapshot, step: ReplacementStep): Action[] {
+  if (step.do !== 'begin' && step.do !== 'cancel') return [];
+  const { name, instance } = step.member;
+  const begins = step.do === 'begin';
+  return [
+    // Its removal may have been begun.
+    ...(begins ? [] : attach(snapshot, name, 'its instance goes on')),
     {
-      do: 'delete',
+      do: 'annotate',
       resource: resources.pgInstances,
-      ref: { namespace: cluster.metadata.namespace, name },
-      uid: instance.metadata.uid,
-      because: 'the spec asks for fewer standbys, and this one is missed least',
+      ref: { namespace: instance.metadata.namespace, name },
+      annotations: { [operatorAnnotation.replacedSince]: begins ? snapshot.now.toISOString() : null },
+      because: step.because,
+      event: {
+        type: begins ? 'Warning' : 'Normal',
+        reason: begins ? 'InstanceReplaced' : 'ReplacementCancelled',
+        message: begins
+          ? `${name} is replaced by another instance: ${step.because}. Its volume is kept`
+          : `${name} is not replaced: ${step.because}`,
+      },
     },
-  ]);
+  ];
 }
 
 const restartKey = (name: string, settings: readonly string[], generation: number | undefined): string =>

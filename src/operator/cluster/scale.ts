@@ -2,11 +2,12 @@ import { instanceName } from '../../api/names.ts';
 import type { PgClusterSpec } from '../../api/pgcluster.ts';
 import type { ConfigValue } from '../../dcs/index.ts';
 import type { Member, Volume } from './members.ts';
+import { isReplaced } from './replacement.ts';
 
 /**
  * Ordinals of instances to make so that there are `count`: those whose volume holds data first, then the lowest free
  * ones. Volumes with data that nobody gave up always get their instance back, even beyond `count`: one of them may be
- * the primary's.
+ * the primary's. A name whose volume is detached is not used while that volume is there.
  * @param taken names in use, also by instances that are just being deleted
  */
 export function ordinalsToAdd(
@@ -14,9 +15,13 @@ export function ordinalsToAdd(
   count: number,
   members: readonly Pick<Member, 'name'>[],
   taken: ReadonlySet<string>,
-  volumes: readonly Pick<Volume, 'ordinal' | 'instance' | 'initialized' | 'released'>[],
+  volumes: readonly Pick<Volume, 'ordinal' | 'instance' | 'initialized' | 'released' | 'detached'>[],
 ): number[] {
-  const free = (ordinal: number) => !taken.has(instanceName(cluster, ordinal));
+  const detached = new Set(volumes.filter((volume) => volume.detached).map(({ instance }) => instance));
+  const free = (ordinal: number) => {
+    const name = instanceName(cluster, ordinal);
+    return !taken.has(name) && !detached.has(name);
+  };
   const added = volumes
     .filter((volume) => volume.initialized && !volume.released && free(volume.ordinal))
     .map(({ ordinal }) => ordinal);
@@ -67,6 +72,7 @@ export function chooseRemoval(
 /** Steps rather than bytes, so that the choice does not waver with every byte of lag. */
 function usefulness(member: Member, config: ConfigValue | undefined): number {
   if (config !== undefined && !config.members.includes(member.name)) return 0;
+  if (isReplaced(member)) return 0.5;
   if (!member.ready) return 1;
   if (!member.healthy) return 2;
   const lag = member.says?.lagBytes ?? Number.POSITIVE_INFINITY;

@@ -13,6 +13,7 @@ import type {
 } from '../../kube/index.ts';
 import type { Observed } from '../action.ts';
 import type { Failure } from '../instance/snapshot.ts';
+import type { Fleet } from './fleet.ts';
 
 /** What the operator was started with, as far as plans depend on it. */
 export interface Installation {
@@ -67,6 +68,8 @@ export interface ClusterSnapshot {
   /** The cluster's other objects, by `Kind/name`. */
   readonly objects: ReadonlyMap<string, KubeObject>;
   readonly etcd: Observed<EtcdFacts>;
+  /** Undefined: no instance waits for its node for so long that it would have to be known. */
+  readonly fleet?: Observed<Fleet> | undefined;
   /** Certificate of the managed etcd's authority; undefined before there is one. */
   readonly etcdAuthority: string | undefined;
   readonly apis: ChosenApis;

@@ -12,9 +12,11 @@ import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
 import { podSelector } from '../labels.ts';
 import { adoptionDecision, readLastSeen } from './adoption.ts';
+import { detachedVolumes } from './detached.ts';
 import type { Judgement } from './judgement.ts';
 import { type Member, volumesOf } from './members.ts';
 import { pauseLeftMs } from './pause.ts';
+import type { Replacement } from './replacement.ts';
 import type { Step } from './rollout.ts';
 import type { Removal } from './scale.ts';
 import type { Situation } from './situation.ts';
@@ -28,6 +30,7 @@ export interface StatusInput {
   readonly members?: readonly Member[];
   readonly removal?: Removal;
   readonly step?: Step;
+  readonly replacement?: Replacement;
   /** The plan hands a changed spec on to the instances. */
   readonly passing?: boolean;
   /** The Secret of the cluster's authority is gone, and no other one is made. */
@@ -35,7 +38,7 @@ export interface StatusInput {
 }
 
 /** A heartbeat is overdue for the eyes of people this long after the leader's time has run out, ms. */
-const overdueMs = 2_000;
+export const overdueMs = 2_000;
 
 /** What is true about a cluster whose spec is accepted. What cannot be known at the moment stays as it was. */
 export function statusOf(input: StatusInput): PgClusterStatus {
@@ -81,6 +84,9 @@ export function statusOf(input: StatusInput): PgClusterStatus {
   }
   if (situation === 'lost') status.volumes = volumeReports(snapshot);
   else if (situation !== 'unknown') delete status.volumes;
+  const detached = detachedVolumes(snapshot);
+  if (detached.length > 0) status.detachedVolumes = detached;
+  else delete status.detachedVolumes;
   return status;
 }
 
@@ -316,7 +322,7 @@ function progressCondition(input: StatusInput, traits: Traits): NewCondition {
 }
 
 function progress(input: StatusInput, traits: Traits): NewCondition {
-  const { step, removal, members = [], situation } = input;
+  const { step, removal, members = [], situation, replacement } = input;
   const { failure } = input.snapshot;
   const yes = (reason: NewCondition['reason'], message: string): NewCondition => ({
     type: 'Progressing',
@@ -333,6 +339,7 @@ function progress(input: StatusInput, traits: Traits): NewCondition {
     return yes(reason, `${failure.object}: ${failure.message}. It is being tried again`);
   }
   if (situation !== 'unknown') {
+    if (replacement?.replaced !== undefined) return yes('ReplacingInstance', replacing(replacement));
     if (removal !== undefined && removal.leaving.length > 0) {
       return yes('ScalingDown', `${removal.leaving.map(({ name }) => name).join(', ')} is being removed`);
     }
@@ -363,8 +370,16 @@ function progress(input: StatusInput, traits: Traits): NewCondition {
   return { type: 'Progressing', status: 'False', reason: 'Stable', message: 'Nothing is being changed' };
 }
 
+/** What is done about the instance that is being replaced. */
+function replacing({ step, replaced }: Replacement): string {
+  const name = replaced?.name ?? '?';
+  return step.do === 'wait'
+    ? `${name} is being replaced, because its node is lost; waiting for ${step.for}`
+    : `${name} is being replaced, because its node is lost`;
+}
+
 function degradedCondition(
-  { members = [], accepted, authorityLost = false }: StatusInput,
+  { members = [], accepted, authorityLost = false, replacement }: StatusInput,
   traits: Traits,
 ): NewCondition {
   const missing = traits.count - members.length;
@@ -398,6 +413,7 @@ function degradedCondition(
     message: [
       ...(reports.length === 0 ? [] : [`Not working: ${reports.join('; ')}`]),
       ...(missing > 0 ? [`${missing} instances are still to be made`] : []),
+      ...(replacement?.notice === undefined ? [] : [replacement.notice]),
     ].join('. '),
   };
 }

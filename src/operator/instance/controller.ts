@@ -9,6 +9,8 @@ import {
   type KubeObject,
   type Node,
   OutdatedError,
+  type PersistentVolumeClaim,
+  type Pod,
   type Reconcile,
   resources,
 } from '../../kube/index.ts';
@@ -124,7 +126,8 @@ async function observe(
   const data = caches.claims.store.get(key(dataClaimName(name)));
   const cluster = key(instance.spec.cluster);
   const ready = pod !== undefined && isPodReady(pod);
-  const tied = pod?.spec?.nodeName ?? data?.metadata.annotations?.['volume.kubernetes.io/selected-node'];
+  const initPods = pods.filter((each) => each.metadata.labels?.[componentLabel] === 'init');
+  const tied = tiedNode(instance, pod, initPods, data);
   return {
     now: new Date(clock.now()),
     instance,
@@ -132,7 +135,7 @@ async function observe(
     job: caches.jobs.store.get(key(initJobName(name))),
     statefulSet: caches.statefulSets.store.get(key(name)),
     pod,
-    initPods: pods.filter((each) => each.metadata.labels?.[componentLabel] === 'init'),
+    initPods,
     etcd: etcd.peek(cluster),
     clusterHasLived: hasLived(caches, instance),
     node:
@@ -143,6 +146,20 @@ async function observe(
     lagChangedMsAgo: memory.lagChangedAt === undefined ? undefined : clock.monotonic() - memory.lagChangedAt,
     failure: memory.failure,
   };
+}
+
+/** The node that an instance runs on, or can only run on as far as its claim says. */
+function tiedNode(
+  { status }: PgInstance,
+  pod: Pod | undefined,
+  initPods: readonly Pod[],
+  data: PersistentVolumeClaim | undefined,
+): string | undefined {
+  const living = initPods.filter((each) => !['Failed', 'Succeeded'].includes(each.status?.phase ?? ''));
+  const scheduled = [pod, ...living].find((each) => each?.spec?.nodeName !== undefined)?.spec?.nodeName;
+  const selected = data?.metadata.annotations?.['volume.kubernetes.io/selected-node'];
+  // A volume that was there before its claim carries no such mark; while it is bound, it is where it was.
+  return scheduled ?? selected ?? (data?.status?.phase === 'Bound' ? status?.node : undefined);
 }
 
 /** Whether the cluster has ever had a leader, or has data on another volume. */
@@ -162,7 +179,9 @@ function hasLived(caches: Caches, instance: PgInstance): boolean {
 function nodeFacts(name: string, node: Node | undefined): NodeFacts {
   if (node === undefined) return { name, state: 'gone' };
   const ready = node.status?.conditions?.find((each) => each.type === 'Ready');
-  return { name, state: ready?.status === 'True' ? 'ready' : 'not-ready' };
+  if (ready?.status === 'True') return { name, state: 'ready' };
+  const since = Date.parse(ready?.lastTransitionTime ?? '');
+  return { name, state: 'not-ready', since: Number.isNaN(since) ? undefined : since };
 }
 
 function foundObject(snapshot: InstanceSnapshot, action: KubeAction): KubeObject | undefined {

@@ -7,6 +7,8 @@ import type { Observed } from '../action.ts';
 export interface NodeFacts {
   readonly name: string;
   readonly state: 'ready' | 'not-ready' | 'gone';
+  /** When it ceased to be ready, as the API says, ms since the epoch; undefined: not known. */
+  readonly since?: number | undefined;
 }
 
 /** An action of the last pass that the API refused. */

@@ -99,6 +99,43 @@ describe('the status of an instance', () => {
   });
 });
 
+describe('since when the node has been away', () => {
+  const seconds = (n: number) => new Date(now.getTime() + n * 1000);
+  const text = (n: number) =>
+    seconds(n)
+      .toISOString()
+      .replace(/\.\d+Z$/, 'Z');
+  const sinceWhen = (before: string | undefined, more: Partial<InstanceSnapshot>) => {
+    const found = instance();
+    found.status = before === undefined ? {} : { waitingForNodeSince: before };
+    return status({ instance: found, pod: pod(), ...more }).waitingForNodeSince;
+  };
+  const away = { name: 'node-1', state: 'not-ready' } as const;
+
+  it('is when it was first seen to be, and that is kept', () => {
+    expect(sinceWhen(undefined, { node: away })).toBe(text(0));
+    expect(sinceWhen(text(-900), { node: away })).toBe(text(-900));
+    expect(sinceWhen(text(-900), { node: { name: 'node-1', state: 'gone' } })).toBe(text(-900));
+    // The pod is gone with its node, and the next one not there yet.
+    expect(sinceWhen(text(-900), { pod: undefined, node: away })).toBe(text(-900));
+  });
+
+  it('begins anew when it was there in between, although nobody looked', () => {
+    expect(sinceWhen(text(-900), { node: { ...away, since: seconds(-60).getTime() } })).toBe(text(-60));
+  });
+
+  it('never lies in the future, and never before somebody looked', () => {
+    expect(sinceWhen(text(-900), { node: { ...away, since: seconds(60).getTime() } })).toBe(text(0));
+    expect(sinceWhen(undefined, { node: { ...away, since: seconds(-3600).getTime() } })).toBe(text(0));
+  });
+
+  it('is nothing when the node, or the instance, works', () => {
+    expect(sinceWhen(text(-900), { node: { name: 'node-1', state: 'ready' } })).toBeUndefined();
+    expect(sinceWhen(text(-900), { pod: readyPod(), node: away })).toBeUndefined();
+    expect(sinceWhen(text(-900), { node: undefined })).toBeUndefined();
+  });
+});
+
 describe('why an instance is not ready', () => {
   const cases: [string, Partial<InstanceSnapshot>, string, RegExp][] = [
     [
@@ -129,6 +166,17 @@ describe('why an instance is not ready', () => {
       { pod: podWithVolumes('shop-1'), node: { name: 'node-1', state: 'not-ready' } },
       'WaitingForNode',
       /node-1.* delete the Node; .* delete the claim shop-1:/,
+    ],
+    [
+      'the node on which its volume was being filled is gone',
+      {
+        claims: { data: empty },
+        statefulSet: undefined,
+        initPods: [{ ...podWithVolumes('shop-1'), spec: { containers: [] } }],
+        node: { name: 'node-1', state: 'gone' },
+      },
+      'WaitingForNode',
+      /node-1, which does not exist any more/,
     ],
     [
       'its node is gone',

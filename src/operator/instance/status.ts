@@ -1,12 +1,13 @@
 import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
 import { type InstanceState, lagClass, lagClasses, type PgInstanceStatus } from '../../api/pginstance.ts';
 import type { MemberValue } from '../../dcs/index.ts';
+import type { Pod } from '../../kube/index.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isPodReady } from '../cluster/members.ts';
 import { isGrown } from './desired/claims.ts';
 import { failureTime, initRetryMs } from './init-outcome.ts';
 import { initProblem, type Problem, waitingProblem } from './pod-problems.ts';
-import type { InstanceSnapshot } from './snapshot.ts';
+import type { InstanceSnapshot, NodeFacts } from './snapshot.ts';
 
 /** A lag that has grown is written at most this often, ms. */
 const lagEveryMs = 10_000;
@@ -51,6 +52,9 @@ export function statusOf(snapshot: InstanceSnapshot): {
     ) as Condition[],
   };
   if (node !== undefined) status.node = node;
+  const away = nodeAwaySince(snapshot);
+  if (away === undefined) delete status.waitingForNodeSince;
+  else status.waitingForNodeSince = away;
   if (pod?.metadata.uid !== undefined) status.podUid = pod.metadata.uid;
   if (view !== undefined) {
     status.role = isLeader ? 'primary' : says === undefined || says.role === 'none' ? '' : 'standby';
@@ -69,6 +73,20 @@ export function statusOf(snapshot: InstanceSnapshot): {
   const unwell = ready.status === 'True' ? undefined : unwellMs;
   const waits = [unwell, waitMs, retryWait(snapshot)].filter((each) => each !== undefined);
   return { status, requeueAfterMs: waits.length === 0 ? undefined : Math.min(...waits) };
+}
+
+/**
+ * Since when the node that the instance is tied to has been away without a break, as far as it was looked at: the status
+ * keeps it over restarts of the operator, and a node that was ready in between begins anew.
+ */
+function nodeAwaySince({ instance, node, pod, now }: InstanceSnapshot): string | undefined {
+  if (node === undefined || node.state === 'ready' || (pod !== undefined && isPodReady(pod)))
+    return undefined;
+  const before = instance.status?.waitingForNodeSince;
+  const seen = before === undefined ? now.getTime() : Date.parse(before);
+  return new Date(Math.min(now.getTime(), Math.max(seen, node.since ?? seen)))
+    .toISOString()
+    .replace(/\.\d+Z$/, 'Z');
 }
 
 /** Whether the volume has no data yet and no pod of the instance uses it. */
@@ -158,7 +176,7 @@ function problemOf(snapshot: InstanceSnapshot, says: MemberValue | undefined): P
   }
   if (isFilling(snapshot)) {
     const waiting = initPods
-      .map((each) => waitingProblem(each, undefined))
+      .map((each) => waitingProblem(each, isTiedTo(each, node) ? node : undefined))
       .find((each) => each !== undefined);
     if (waiting !== undefined) return waiting;
     const failed = job === undefined ? undefined : failureTime(job);
@@ -198,6 +216,10 @@ function problemOf(snapshot: InstanceSnapshot, says: MemberValue | undefined): P
   }
   return { reason: underWay[says.state] ?? 'PostgresNotRunning', message: `Postgres is ${says.state}` };
 }
+
+/** Whether a pod is on that node, or on none yet. */
+const isTiedTo = ({ spec }: Pod, node: NodeFacts | undefined): boolean =>
+  spec?.nodeName === undefined || spec.nodeName === node?.name;
 
 /** What an instance goes through on its way back to work. */
 const underWay: Partial<Record<MemberValue['state'], Problem['reason']>> = {

@@ -22,9 +22,10 @@ import {
   withAppliedHash,
 } from '../../kube/index.ts';
 import { createAuthority, issueCertificate, type KeyPair } from '../../tls/certificates.ts';
-import type { Action, CertificateOrder } from '../action.ts';
+import type { Action, CertificateOrder, Observed } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { authorityData } from '../cluster/desired/secrets.ts';
+import type { Fleet } from '../cluster/fleet.ts';
 import { type Plan, planCluster } from '../cluster/plan.ts';
 import type { ClusterSnapshot } from '../cluster/snapshot.ts';
 import { tlsData } from '../etcd/managed.ts';
@@ -76,6 +77,12 @@ export class Model {
   readonly zones = new Map<string, string>();
   /** Instances whose pods do not get ready. */
   readonly broken = new Set<string>();
+  /** Instances whose nodes are lost, with the time since when they have been away; their pods do not get ready. */
+  readonly away = new Map<string, Date>();
+  /** What the API says of nodes and volumes; undefined: three nodes of which one is lost, and local volumes. */
+  fleet: Observed<Fleet> | undefined;
+  /** For how long the leader has been silent, ms. */
+  leaderSilentMs = 0;
   /** What the next password that is made up will be. */
   newPassword = 'secret';
   initialized = false;
@@ -141,8 +148,18 @@ export class Model {
       statefulSets: [...this.instances.values()].map((each) => this.#statefulSet(each)),
       objects: this.objects,
       etcd: this.etcdAnswers
-        ? { known: true as const, value: { view: this.view, leaderSilentMs: 0, granted: true } }
+        ? {
+            known: true as const,
+            value: { view: this.view, leaderSilentMs: this.leaderSilentMs, granted: true },
+          }
         : { known: false as const, reason: 'EtcdUnreachable' as const, message: 'no answer' },
+      fleet: this.fleet ?? {
+        known: true,
+        value: {
+          nodes: { total: 3, ready: 2 },
+          reach: new Map([...this.away.keys()].map((name) => [name, 'stranded' as const])),
+        },
+      },
       etcdAuthority: authority.cert,
       apis,
       installation: {
@@ -198,7 +215,7 @@ export class Model {
           data: tlsData(await issue(action.order), authority.cert),
         } as KubeObject);
       case 'annotate':
-        return this.#annotate(action.resource.kind, action.ref.name, action.annotations);
+        return this.#annotate(action.resource.kind, action.ref.name, action.annotations, action.labels);
       case 'delete':
         return this.#remove(action.resource.kind, action.ref.name);
       case 'add-finalizer':
@@ -268,7 +285,7 @@ export class Model {
   }
 
   #works(name: string): boolean {
-    return this.pods.has(podName(name)) && !this.broken.has(name);
+    return this.pods.has(podName(name)) && !this.broken.has(name) && !this.away.has(name);
   }
 
   #handOver(to: string | undefined): void {
@@ -354,6 +371,15 @@ export class Model {
 
   #bringUp(instance: PgInstance): void {
     const { name } = instance.metadata;
+    const since = this.away
+      .get(name)
+      ?.toISOString()
+      .replace(/\.\d+Z$/, 'Z');
+    const { waitingForNodeSince: _, ...status } = { ...instance.status, node: `node-of-${name}` };
+    this.instances.set(name, {
+      ...instance,
+      status: { ...status, ...(since === undefined ? {} : { waitingForNodeSince: since }) },
+    });
     const claim = this.claims.get(name);
     if (claim === undefined)
       this.claims.set(name, filledClaim(this.cluster.metadata.name, instance.spec.clusterId, name));
@@ -380,7 +406,9 @@ export class Model {
       status: {
         phase: 'Running',
         podIP: '10.0.0.1',
-        conditions: [{ type: 'Ready', status: this.broken.has(name) ? 'False' : 'True' }],
+        conditions: [
+          { type: 'Ready', status: this.broken.has(name) || this.away.has(name) ? 'False' : 'True' },
+        ],
       },
     } as Pod);
   }
@@ -411,21 +439,40 @@ export class Model {
       metadata: { ...metadata, uid: found?.metadata.uid ?? this.#uid() },
     });
     // The hash is that of what was rendered, without what the server adds.
-    written.metadata.annotations = withAppliedHash(object).metadata.annotations ?? {};
-    if (kind === 'PgInstance') this.instances.set(metadata.name, PgInstance.parse(written));
-    else this.objects.set(`${kind}/${metadata.name}`, written);
+    written.metadata.annotations = {
+      ...found?.metadata.annotations,
+      ...withAppliedHash(object).metadata.annotations,
+    };
+    if (kind === 'PgInstance') {
+      const status = this.instances.get(metadata.name)?.status;
+      this.instances.set(metadata.name, PgInstance.parse({ ...written, status }));
+    } else this.objects.set(`${kind}/${metadata.name}`, written);
   }
 
-  #annotate(kind: string, name: string, annotations: Readonly<Record<string, string | null>>): void {
-    const target = kind === 'PgCluster' ? this.cluster : this.claims.get(name);
+  #annotate(
+    kind: string,
+    name: string,
+    annotations: Readonly<Record<string, string | null>>,
+    labels: Readonly<Record<string, string | null>> = {},
+  ): void {
+    const target =
+      kind === 'PgCluster'
+        ? this.cluster
+        : kind === 'PgInstance'
+          ? this.instances.get(name)
+          : this.claims.get(name);
     if (target === undefined) return;
-    const after = { ...target.metadata.annotations };
-    for (const [key, value] of Object.entries(annotations)) {
-      if (value === null) delete after[key];
-      else after[key] = value;
-    }
-    const changed = { ...target, metadata: { ...target.metadata, annotations: after } };
+    const { metadata } = target;
+    const changed = {
+      ...target,
+      metadata: {
+        ...metadata,
+        annotations: merged(metadata.annotations, annotations),
+        labels: merged(metadata.labels, labels),
+      },
+    };
     if (kind === 'PgCluster') this.cluster = changed as UnreadPgCluster;
+    else if (kind === 'PgInstance') this.instances.set(name, changed as PgInstance);
     else this.claims.set(name, changed as PersistentVolumeClaim);
   }
 
@@ -437,6 +484,15 @@ export class Model {
     } else if (kind === 'PersistentVolumeClaim') this.claims.delete(name);
     else this.objects.delete(`${kind}/${name}`);
   }
+}
+
+/** As a merge patch does it. */
+function merged(
+  present: Readonly<Record<string, string>> | undefined,
+  change: Readonly<Record<string, string | null>>,
+): Record<string, string> {
+  const after = Object.entries({ ...present, ...change });
+  return Object.fromEntries(after.flatMap(([key, value]) => (value === null ? [] : [[key, value]])));
 }
 
 const dataId = (instance: string): string => createHash('sha256').update(instance).digest('hex').slice(0, 16);
