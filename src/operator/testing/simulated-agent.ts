@@ -74,6 +74,16 @@ export class SimulatedAgent {
     this.#o.etcd.close();
   }
 
+  /** Its machine is lost: it does nothing more, and its member key is gone as soon as its lease has run out. */
+  async kill(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    await this.#working;
+    await this.#o.etcd.transact([], [{ op: 'delete', key: this.#o.keys.member(this.#o.instance) }]);
+    this.#o.etcd.close();
+  }
+
   async #read(): Promise<ClusterView> {
     const { etcd, keys } = this.#o;
     const { revision, keys: raw } = await etcd.readPrefix(keys.prefix);

@@ -24,9 +24,15 @@ export interface Behaviour {
   readonly unschedulable: Set<string>;
   /** Claims stay unbound. */
   unboundClaims: boolean;
+  /** Volumes of claims that are bound from now on are local to a node. */
+  localVolumes: boolean;
+  /** Nodes on which nothing runs any more; what the API says of them is the test's to change. */
+  readonly deadNodes: Set<string>;
 }
 
 const nodeCount = 3;
+const hostname = 'kubernetes.io/hostname';
+const selectedNode = 'volume.kubernetes.io/selected-node';
 
 /**
  * Scheduler, volumes and kubelets in one: binds claims, gives pods a node and an address, runs a simulated agent per
@@ -38,6 +44,8 @@ export class SimulatedKubelet {
     initFailures: new Map(),
     unschedulable: new Set(),
     unboundClaims: false,
+    localVolumes: false,
+    deadNodes: new Set(),
   };
   /** By pod uid. */
   readonly agents = new Map<string, SimulatedAgent>();
@@ -58,11 +66,7 @@ export class SimulatedKubelet {
 
   async start(): Promise<void> {
     for (let n = 0; n < nodeCount; n += 1) {
-      const metadata = { name: `node-${n}` };
-      await this.#client.create(resources.nodes, { apiVersion: 'v1', kind: 'Node', metadata });
-      await this.#client.patchStatus(resources.nodes, metadata, {
-        conditions: [{ type: 'Ready', status: 'True' }],
-      });
+      await this.registerNode(`node-${n}`);
     }
     let busy = false;
     this.#timer = setInterval(() => {
@@ -76,6 +80,15 @@ export class SimulatedKubelet {
           busy = false;
         });
     }, 50);
+  }
+
+  /** Makes a Node that is ready, as a kubelet that starts does. */
+  async registerNode(name: string): Promise<void> {
+    const metadata = { name, labels: { [hostname]: name } };
+    await this.#client.create(resources.nodes, { apiVersion: 'v1', kind: 'Node', metadata });
+    await this.#client.patchStatus(resources.nodes, metadata, {
+      conditions: [{ type: 'Ready', status: 'True' }],
+    });
   }
 
   async stop(): Promise<void> {
@@ -111,14 +124,58 @@ export class SimulatedKubelet {
     if (this.behaviour.unboundClaims) return;
     const storage = claim.spec?.resources?.requests?.storage;
     if (claim.status?.phase === 'Bound' && claim.status.capacity?.storage === storage) return;
+    if (this.behaviour.localVolumes && claim.spec?.volumeName === undefined)
+      await this.#provision(claim, this.#nodeFor(claim.metadata.name));
     await this.#client.patchStatus(resources.persistentVolumeClaims, claim.metadata, {
       phase: 'Bound',
       capacity: { storage },
     });
   }
 
+  /** A volume that only one node can mount, as a provisioner of local volumes makes it. */
+  async #provision(claim: PersistentVolumeClaim, node: string): Promise<void> {
+    const volumeName = `pv-${claim.metadata.uid}`;
+    const { accessModes, resources: wanted } = claim.spec ?? {};
+    const matchExpressions = [{ key: hostname, operator: 'In', values: [node] }];
+    await this.#client.create(resources.persistentVolumes, {
+      apiVersion: 'v1',
+      kind: 'PersistentVolume',
+      metadata: { name: volumeName },
+      spec: {
+        accessModes,
+        capacity: { storage: wanted?.requests?.storage },
+        local: { path: '/volumes' },
+        nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions }] } },
+      },
+    } as never);
+    await this.#client.mergePatch(resources.persistentVolumeClaims, claim.metadata, {
+      metadata: { annotations: { [selectedNode]: node } },
+      spec: { volumeName },
+    });
+  }
+
+  /** The node that the ordinal of an instance means, or the next one that lives. */
+  #nodeFor(instance: string): string {
+    const first = Number(/-(\d+)$/.exec(instance)?.[1] ?? 0);
+    const nodes = Array.from({ length: nodeCount }, (_, n) => `node-${(first + n) % nodeCount}`);
+    return nodes.find((node) => !this.behaviour.deadNodes.has(node)) ?? 'none';
+  }
+
+  /** What remains of a pod when its node is dead: the API still shows it until its Node is deleted. */
+  async #bury(pod: Pod): Promise<void> {
+    const { uid = '' } = pod.metadata;
+    const agent = this.agents.get(uid);
+    this.agents.delete(uid);
+    await agent?.kill();
+    const name = pod.spec?.nodeName ?? '';
+    if ((await this.#client.find(resources.nodes, { name })) === undefined)
+      await this.#client.remove(resources.pods, pod.metadata, { uid, gracePeriodSeconds: 0 });
+    else if (agent !== undefined) await this.#status(pod, this.#running(pod, false));
+  }
+
   async #attend(pod: Pod, claims: readonly PersistentVolumeClaim[]): Promise<void> {
     const { uid = '', deletionTimestamp } = pod.metadata;
+    if (this.behaviour.deadNodes.has(pod.spec?.nodeName ?? '')) return await this.#bury(pod);
     if (deletionTimestamp !== undefined) {
       const agent = this.agents.get(uid);
       this.agents.delete(uid);
@@ -135,7 +192,12 @@ export class SimulatedKubelet {
     if (this.behaviour.unschedulable.has(pod.metadata.labels?.[label.instance] ?? '')) {
       return await this.#cannotPlace(pod);
     }
-    if (pod.spec?.nodeName === undefined) await this.#place(pod);
+    const tied =
+      claim.spec?.volumeName === undefined ? undefined : claim.metadata.annotations?.[selectedNode];
+    if (pod.spec?.nodeName === undefined) {
+      if (tied !== undefined && this.behaviour.deadNodes.has(tied)) return await this.#cannotPlace(pod);
+      await this.#place(pod, tied);
+    }
     const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].map(
       (each) => each.image ?? '',
     );
@@ -154,10 +216,9 @@ export class SimulatedKubelet {
     });
   }
 
-  async #place(pod: Pod): Promise<void> {
+  async #place(pod: Pod, tied: string | undefined): Promise<void> {
     const { namespace = '', name } = pod.metadata;
-    const ordinal = Number(/-(\d+)$/.exec(pod.metadata.labels?.[label.instance] ?? '')?.[1] ?? 0);
-    const node = `node-${ordinal % nodeCount}`;
+    const node = tied ?? this.#nodeFor(pod.metadata.labels?.[label.instance] ?? '');
     const answer = await request(`${this.#server.url}/api/v1/namespaces/${namespace}/pods/${name}/binding`, {
       dispatcher: this.#http,
       method: 'POST',
