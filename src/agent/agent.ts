@@ -472,6 +472,8 @@ export class Agent {
       agentVersion: me.agentVersion,
       ...(received === undefined ? {} : { receivedLsn: formatLsn(received) }),
       ...(o?.replayedLsn === undefined ? {} : { replayedLsn: formatLsn(o.replayedLsn) }),
+      ...(facts.volume.state === 'ready' ? { promotedTerm: facts.volume.promotedTerm } : {}),
+      ...(running || database.held === undefined ? {} : { heldLsn: formatLsn(database.held) }),
       ...(head === undefined || at === undefined ? {} : { lagBytes: Number(head > at ? head - at : 0n) }),
       ...(o === undefined || o.pendingRestart.length === 0
         ? {}

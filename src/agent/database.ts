@@ -124,6 +124,8 @@ export class Database {
   #state: PostgresFacts;
   #volume: Volume = { state: 'unknown' };
   #identity: Identity | undefined;
+  /** The data go at least up to here, as was last seen. */
+  #held: Lsn | undefined;
   #applied: AppliedSettings | undefined;
   #last: SqlObservation | undefined;
   #ancestors: { timeline: number; forks: readonly TimelineFork[] } | undefined;
@@ -174,6 +176,11 @@ export class Database {
 
   get volume(): Volume {
     return this.#volume;
+  }
+
+  /** The data go at least up to here, also while Postgres is down; undefined: nothing is known. */
+  get held(): Lsn | undefined {
+    return this.#held;
   }
 
   get applied(): AppliedSettings | undefined {
@@ -241,6 +248,7 @@ export class Database {
         if (isOld()) return;
       }
       this.#last = seen;
+      this.#noteHeld(seen.inRecovery ? (seen.receiveLsn ?? seen.replayLsn) : seen.flushLsn);
       if (seen.receiveLsn !== null || replayProgress(seen) === 'done') this.#localWalReplayed = true;
       const replaysLocalWal = seen.inRecovery && !seen.replayPaused && !this.#localWalReplayed;
       const observation = toObservation(seen, at, this.#overridden);
@@ -261,6 +269,10 @@ export class Database {
       return;
     }
     this.#o.onChange();
+  }
+
+  #noteHeld(lsn: Lsn | null): void {
+    if (lsn !== null && lsn > (this.#held ?? 0n)) this.#held = lsn;
   }
 
   #tryNewClient(at: number): void {
@@ -295,6 +307,8 @@ export class Database {
     );
     const aborter = new AbortController();
     this.#current = { operation, aborter };
+    // These take WAL away.
+    if (operation.do === 'rewind' || operation.do === 'clone') this.#held = undefined;
     this.#tidying?.abort(new OperationError('Interrupted', `the operation "${operation.do}" came first`));
     const before = this.#settled;
     const outcome = this.#outcome(operation, aborter, before);
@@ -836,6 +850,7 @@ export class Database {
     const found = this.#process.pid === undefined ? await prepareVolume(paths) : undefined;
     if (found?.kind === 'empty') {
       this.#identity = undefined;
+      this.#held = undefined;
       this.#volume = { state: 'empty' };
       return;
     }
@@ -852,6 +867,8 @@ export class Database {
     const control = await readControlData(this.#o.installation);
     const timeline = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     const promotion = await readPromotion(paths);
+    this.#noteHeld(control.checkpointLsn);
+    this.#noteHeld(control.minRecoveryEndLsn);
     this.#volume = {
       state: 'ready',
       dataId: this.#identity.dataId,

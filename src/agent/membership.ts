@@ -62,6 +62,6 @@ export class Membership {
 }
 
 /** The value without what changes all the time. */
-function coarse({ receivedLsn: _r, replayedLsn: _p, lagBytes, ...rest }: MemberValue): unknown {
+function coarse({ receivedLsn: _r, replayedLsn: _p, heldLsn: _h, lagBytes, ...rest }: MemberValue): unknown {
   return { ...rest, lag: lagBytes === undefined ? undefined : lagClasses.filter((c) => lagBytes > c).length };
 }

@@ -57,7 +57,7 @@ export const conditionReasons = {
   InitFailed: 'The init Job failed; its log says why.',
   WaitingForNode: 'The volume is tied to a node that is away.',
   WaitingForScheduling: 'No node takes the pod: resources, affinity, taints or volumes.',
-  WaitingForDecision: 'The state in etcd is lost; a person must name the instance to go on with.',
+  WaitingForDecision: 'The state in etcd is lost or too old; a person must name the instance to go on with.',
   CrashLooping: 'A container ends again and again.',
   QuotaExceeded: 'A quota or an admission rule refused an object.',
   Forbidden: 'The operator lacks a permission it needs.',
@@ -81,6 +81,7 @@ export const conditionReasons = {
   EtcdUnreachable: 'etcd does not answer, or has no quorum.',
   EtcdRefused: 'etcd answers but refuses: certificate, user or permission.',
   EtcdStateLost: 'The state of this cluster is gone from etcd.',
+  EtcdStateStale: 'What etcd knows of this cluster is older than its data.',
   // VolumesBound
   AllBound: 'Every volume is bound.',
   VolumeNotBound: 'A PersistentVolumeClaim is not bound.',

@@ -49,7 +49,7 @@ export const isReservedLabel = (key: string): boolean =>
 export type RoleLabel = 'primary' | 'standby' | 'delayed';
 
 export const annotation = {
-  /** A person names the instance that may become primary although the state in etcd is lost. */
+  /** A person names the instance that may become primary although the state in etcd is lost, or says `auto`. */
   adoptPrimary: 'koschei.dev/adopt-primary',
   /** A person asks for a switchover: to the instance named, or to `any`. Removed when it is asked for. */
   switchover: 'koschei.dev/switchover',

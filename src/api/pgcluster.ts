@@ -200,7 +200,11 @@ const VolumeReport = z.object({
   instance: z.string().max(63).meta({ description: 'Instance that the volume belongs to.' }),
   dataId: z.string().max(64).optional().meta({ description: 'Random id of the data on the volume.' }),
   timeline: z.int().optional().meta({ description: 'Timeline of the data.', format: 'int64' }),
-  lsn: z.string().max(32).optional().meta({ description: 'How far the data goes.' }),
+  lsn: z.string().max(32).optional().meta({ description: 'How far the data goes, at least.' }),
+  term: z.int().optional().meta({
+    description: 'The last term that the data led; 0: never. Who led last holds every acknowledged commit.',
+    format: 'int64',
+  }),
   note: z.string().max(1024).meta({ description: 'What is known about the volume, and what is not.' }),
 });
 export type VolumeReport = z.infer<typeof VolumeReport>;
@@ -264,7 +268,7 @@ export const PgClusterStatus = z.object({
     .optional()
     .meta({
       description:
-        'Only while a person must decide: the volumes found. Annotate the PgCluster with `koschei.dev/adopt-primary=<instance>` to go on with one.',
+        'Only while a person must decide: the volumes found. Annotate the PgCluster with `koschei.dev/adopt-primary=<instance>` to go on with one, or `=auto` for the one that led last.',
       'x-kubernetes-list-type': 'map',
       'x-kubernetes-list-map-keys': ['instance'],
     }),

@@ -92,6 +92,10 @@ export const memberValue = z.object({
   agentVersion: z.string(),
   receivedLsn: lsnText.optional(),
   replayedLsn: lsnText.optional(),
+  /** The last term in which the data were begun to be promoted; 0: never. Older versions do not say it. */
+  promotedTerm: z.int().min(0).optional(),
+  /** While Postgres is down: the data go at least up to here. */
+  heldLsn: lsnText.optional(),
   /** Bytes behind the leader, as far as this agent knows. */
   lagBytes: z.int().min(0).optional(),
   pendingRestart: pendingRestart.optional(),

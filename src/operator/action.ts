@@ -39,6 +39,8 @@ export type Action = { readonly because: string } & (
   | { readonly do: 'remove-finalizer' }
   | { readonly do: 'grant-etcd' }
   | { readonly do: 'forget-etcd' }
+  /** Removes what etcd says about a cluster, but for what its agents announce. */
+  | { readonly do: 'clear-state' }
   | { readonly do: 'write-config'; readonly value: ConfigValue; readonly expect: string }
   /** `replaces`: the revision of a request that is given up for this one. */
   | { readonly do: 'request'; readonly value: RequestValue; readonly replaces?: string | undefined }
@@ -47,7 +49,7 @@ export type Action = { readonly because: string } & (
 
 /** Actions that are executed only if a second plan, made from what etcd says just before, contains them, too. */
 export const isDangerous = (action: Action): boolean =>
-  ['delete', 'request', 'command', 'forget-etcd'].includes(action.do) ||
+  ['delete', 'request', 'command', 'forget-etcd', 'clear-state'].includes(action.do) ||
   // What a volume is marked with decides whether an instance starts on it.
   (action.do === 'annotate' && action.resource.kind === 'PersistentVolumeClaim');
 

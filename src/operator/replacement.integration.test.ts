@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import type { PgCluster } from '../api/pgcluster.ts';
 import { resources } from '../kube/index.ts';
 import { eventually } from '../kube/testing/eventually.ts';
@@ -15,6 +15,9 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await world?.stop();
+});
+afterEach(() => {
+  world.kubelet.behaviour.deadNodes.clear();
 });
 
 const namespace = 'default';
@@ -58,13 +61,14 @@ it('the instance on a node that is deleted is replaced; its volumes stay, and no
   deadNodes.add(node);
   const at = Date.now();
   await world.client.remove(resources.nodes, { name: node });
-  const waiting = await world.until(
+  await world.until(
     'shop',
     'it is said when it will be replaced',
-    (c) => condition(c, 'Degraded')?.message.includes('is replaced on another node if') === true,
+    (c) =>
+      condition(c, 'Degraded')?.reason === 'WaitingForNode' &&
+      condition(c, 'Degraded')?.message.includes('is replaced on another node if') === true,
     { timeoutMs: 30_000 },
   );
-  expect(condition(waiting, 'Degraded')?.reason).toBe('WaitingForNode');
   const after = await world.until(
     'shop',
     'another one has taken its place',

@@ -1,4 +1,3 @@
-import { z } from 'zod';
 import { annotation, ordinalOf } from '../../api/names.ts';
 import { type KubeObject, resources } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
@@ -6,66 +5,78 @@ import { operatorAnnotation } from '../annotations.ts';
 import { haConfig, sameConfig } from './desired/config.ts';
 import { pgInstance } from './desired/instances.ts';
 import { verifierOf } from './desired/password.ts';
-import { volumesOf } from './members.ts';
-import { type AcceptedCluster, type ClusterSnapshot, sliceOf } from './snapshot.ts';
-
-/** What was noted on a volume when its cluster was stopped. */
-const lastSeen = z.object({
-  dataId: z.string().optional(),
-  timeline: z.int().optional(),
-  lsn: z.string().optional(),
-  role: z.string().optional(),
-});
-export type LastSeen = z.infer<typeof lastSeen>;
-
-/** Reads the note; undefined when there is none, or none that can be read. */
-export function readLastSeen(text: string | undefined): LastSeen | undefined {
-  if (text === undefined) return undefined;
-  try {
-    return lastSeen.safeParse(JSON.parse(text)).data;
-  } catch {
-    return undefined;
-  }
-}
+import { attach } from './detached.ts';
+import { knownTerm, newest, promotedTerm, readLastSeen } from './evidence.ts';
+import { type Member, volumesOf } from './members.ts';
+import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
 
 /** Timelines that were never noted may have been used: the new one keeps this distance from the highest that was. */
 const unseenTimelines = 10;
 
-/** The instance that a person named to go on with, if it is one with a volume that holds data. */
-export function adoptionDecision(snapshot: ClusterSnapshot): string | undefined {
-  const { annotations, name } = snapshot.cluster.metadata;
+/** The value of the annotation that lets Koschei choose, where it can prove which instance holds everything. */
+const anyProved = 'auto';
+
+/** What a person has decided about a cluster whose state is lost. */
+export type Decision =
+  | { readonly instance: string; readonly because: string }
+  /** Why it cannot be carried out. */
+  | { readonly refused: string };
+
+/**
+ * Which instance to go on with: the one that a person named, or, with `auto`, the one that is proved to hold every
+ * acknowledged commit. Undefined: nobody has decided.
+ */
+export function adoptionDecision(snapshot: ClusterSnapshot): Decision | undefined {
+  const { annotations } = snapshot.cluster.metadata;
   const named = annotations?.[annotation.adoptPrimary];
-  return volumesOf(snapshot).some((volume) => volume.initialized && volume.instance === named) &&
-    named !== undefined &&
-    ordinalOf(name, named) !== undefined
-    ? named
-    : undefined;
+  if (named === undefined) return undefined;
+  const able = volumesOf(snapshot).filter((volume) => volume.initialized);
+  if (named !== anyProved) {
+    return able.some(({ instance }) => instance === named)
+      ? { instance: named, because: `a person has decided to go on with ${named}` }
+      : {
+          refused: `expected an instance with data (${able.map(({ instance }) => instance).join(', ')}) or "${anyProved}", found "${named}"`,
+        };
+  }
+  // Once told to, an instance founds the cluster, whatever is heard of the others meanwhile.
+  const view = snapshot.etcd.known ? snapshot.etcd.value.view : undefined;
+  const told = view?.initialize === undefined ? view?.config?.value.adopt?.instance : undefined;
+  const found = newest(snapshot);
+  if (told === undefined && 'unknown' in found)
+    return { refused: `"${anyProved}" goes on only with the instance that led last, and ${found.unknown}` };
+  const instance = told ?? ('instance' in found ? found.instance : '');
+  return { instance, because: `${instance} led last, so it holds every acknowledged commit` };
 }
 
 /**
  * Carries out a person's decision after the state was lost: the named instance alone is started, and told to found the
  * cluster anew. The others get their turn when it leads.
  */
-export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, instance: string): Action[] {
+export function adopt(
+  snapshot: ClusterSnapshot,
+  cluster: AcceptedCluster,
+  { instance, because }: { readonly instance: string; readonly because: string },
+): Action[] {
   const { etcd, installation, instances } = snapshot;
   const ordinal = ordinalOf(cluster.metadata.name, instance);
   if (!etcd.known || ordinal === undefined) return [];
-  const { view, granted } = etcd.value;
+  const { view } = etcd.value;
   const notes = snapshot.claims.map((claim) =>
     readLastSeen(claim.metadata.annotations?.[operatorAnnotation.lastSeen]),
   );
   const published = [...view.members.values()].map(({ value }) => value.timeline);
   const seen = [cluster.status?.timeline, ...notes.map((note) => note?.timeline), ...published];
   const timeline = Math.max(1, ...seen.map((each) => each ?? 1)) + unseenTimelines;
+  const term = Math.max(knownTerm(snapshot), promotedTerm(snapshot));
   const wanted = haConfig(cluster.spec, [instance], {
     appPasswordVerifier: verifierOf(snapshot),
-    adopt: { instance, timeline, ...lastTerm(snapshot) },
+    adopt: { instance, timeline, ...(term === 0 ? {} : { term }) },
   });
-  const because = `a person has decided to go on with ${instance}`;
   const found = instances.find((each) => each.metadata.name === instance);
   const present = view.config;
   return [
-    ...(granted ? [] : [{ do: 'grant-etcd', because } as const]),
+    // It may have been given up before.
+    ...attach(snapshot, instance, because),
     ...(present !== undefined &&
     (present.value.adopt?.instance === instance || sameConfig(present.value, wanted))
       ? []
@@ -85,12 +96,6 @@ export function adopt(snapshot: ClusterSnapshot, cluster: AcceptedCluster, insta
   ];
 }
 
-/** The term of the leader that wrote the `-rw` Service's slice last: it belongs to later terms only. */
-function lastTerm(snapshot: ClusterSnapshot): { term?: number } {
-  const term = Number(sliceOf(snapshot)?.metadata.annotations?.[annotation.term]);
-  return Number.isSafeInteger(term) && term > 0 ? { term } : {};
-}
-
 /** The decision is carried out: the annotation goes, so that it is not taken for one about a later loss. */
 export function forgetDecision({ cluster }: ClusterSnapshot): Action[] {
   const { name, namespace, annotations } = cluster.metadata;
@@ -104,4 +109,21 @@ export function forgetDecision({ cluster }: ClusterSnapshot): Action[] {
       because: 'the cluster has its state',
     },
   ];
+}
+
+/** Where an instance works, what was noted of its volume when it was stopped is not true any more. */
+export function forgetNotes(members: readonly Member[]): Action[] {
+  return members.flatMap(({ claim, ready }): Action[] =>
+    !ready || claim?.metadata.annotations?.[operatorAnnotation.lastSeen] === undefined
+      ? []
+      : [
+          {
+            do: 'annotate',
+            resource: resources.persistentVolumeClaims,
+            ref: claim.metadata,
+            annotations: { [operatorAnnotation.lastSeen]: null },
+            because: 'its instance works again',
+          },
+        ],
+  );
 }

@@ -302,6 +302,9 @@ class Pass {
       case 'forget-etcd':
         await etcd.forget(must(tenant));
         return 'done';
+      case 'clear-state':
+        await etcd.clear(must(tenant));
+        return 'done';
       case 'write-config': {
         const { value, expect } = action;
         const put = await etcd.write(must(tenant), (keys) => ({

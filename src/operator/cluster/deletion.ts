@@ -4,6 +4,7 @@ import { PgClusterSpec } from '../../api/pgcluster.ts';
 import { resources } from '../../kube/index.ts';
 import type { Action } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
+import { positionOf } from './evidence.ts';
 import { membersOf, volumesOf } from './members.ts';
 import type { Plan } from './plan.ts';
 import type { ClusterSnapshot } from './snapshot.ts';
@@ -116,12 +117,13 @@ function markVolumes(snapshot: ClusterSnapshot): Action[] {
   return volumesOf(snapshot).flatMap(({ instance, claim }): Action[] => {
     const says = view.members.get(instance)?.value;
     if (says === undefined) return [];
-    const lsn = says.replayedLsn ?? says.receivedLsn;
+    const lsn = positionOf(says);
     const text = JSON.stringify({
       dataId: says.dataId,
       timeline: says.timeline,
       ...(lsn === undefined ? {} : { lsn }),
       role: says.role,
+      ...(says.promotedTerm === undefined ? {} : { term: says.promotedTerm }),
     });
     if (claim.metadata.annotations?.[operatorAnnotation.lastSeen] === text) return [];
     return [

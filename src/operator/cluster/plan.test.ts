@@ -671,6 +671,14 @@ describe('adoption', () => {
     expect(model.config).toMatchObject({ members: ['shop-3'], adopt: { instance: 'shop-3', term: 9 } });
     expect(model.config?.adopt?.timeline).toBeGreaterThan(3);
     model.initialized = true;
+    const founder = {
+      instance: 'shop-3',
+      dataId: '0123456789abcdef',
+      bootId: 'boot-0001',
+      address: '10.0.0.1',
+    };
+    model.leader = { ...founder, term: 10, timeline: 14, phase: 'leading', beat: 1, members: [] };
+    model.sync = { term: 10, mode: 'sync', names: [] };
     await model.converge();
     expect([...model.instances.keys()].sort()).toEqual(['shop-1', 'shop-2', 'shop-3']);
     expect(model.config?.adopt).toBeUndefined();

@@ -15,7 +15,7 @@ import type { PgInstance } from '../../api/pginstance.ts';
 import { type KubeObject, resources, type Service } from '../../kube/index.ts';
 import { type Action, applied } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
-import { adopt, adoptionDecision, forgetDecision } from './adoption.ts';
+import { adopt, adoptionDecision, forgetDecision, forgetNotes } from './adoption.ts';
 import { agentsPassedOn, askedFailover, askedReclone, askedSwitchover, asksForAgents } from './asked.ts';
 import { planDeletion } from './deletion.ts';
 import { agentAccess } from './desired/access.ts';
@@ -32,7 +32,7 @@ import { pauseFor, pauseLeftMs } from './pause.ts';
 import { isReplaced, planReplacement, type Replacement, type ReplacementStep } from './replacement.ts';
 import { nextStep, type Step, settingsOf } from './rollout.ts';
 import { chooseRemoval, mayDelete, ordinalsToAdd, type Removal } from './scale.ts';
-import { type Situation, situationOf } from './situation.ts';
+import { isUndecided, type Situation, situationOf } from './situation.ts';
 import { type AcceptedCluster, type ClusterSnapshot, secretOf, sliceOf } from './snapshot.ts';
 import { overdueMs, refusedStatus, statusOf } from './status.ts';
 import { staleEndpoints } from './traffic.ts';
@@ -107,7 +107,7 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
   const names = members.map((member) => member.name);
   const step = stepOf(snapshot, accepted, removal);
   const wishes = [...askedFailover(snapshot), ...askedReclone(snapshot), ...askedSwitchover(snapshot)];
-  const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
+  const decision = isUndecided(situation) ? adoptionDecision(snapshot) : undefined;
 
   const foundation = [
     ...secrets(snapshot, accepted, names),
@@ -129,8 +129,15 @@ export function planCluster(snapshot: ClusterSnapshot): Plan {
           ...(wishes.length > 0 ? wishes : carryOut(snapshot, step)),
         ]
       : []),
-    ...(decision === undefined ? [] : adopt(snapshot, accepted, decision)),
-    ...(situation === 'running' ? [...agentsPassedOn(snapshot), ...forgetDecision(snapshot)] : []),
+    ...(isUndecided(situation) ? hear(snapshot) : []),
+    ...(decision === undefined || !('instance' in decision)
+      ? []
+      : situation === 'stale'
+        ? [{ do: 'clear-state', because: decision.because } as const]
+        : adopt(snapshot, accepted, decision)),
+    ...(situation === 'running'
+      ? [...agentsPassedOn(snapshot), ...forgetDecision(snapshot), ...forgetNotes(members)]
+      : []),
     ...clearSlice(snapshot, accepted),
   ];
   return {
@@ -167,6 +174,13 @@ function replacementOf(
   const paused = pauseLeftMs(spec, snapshot.now) !== undefined;
   const replacement = planReplacement({ snapshot, members, count, after, leaderPatienceMs, paused });
   return situation === 'running' ? replacement : { ...replacement, step: { do: 'nothing' } };
+}
+
+/** An etcd that was made anew does not let the agents in: without their words nobody can choose. */
+function hear({ etcd }: ClusterSnapshot): Action[] {
+  return !etcd.known || etcd.value.granted
+    ? []
+    : [{ do: 'grant-etcd', because: 'the agents are to say how far their data go' }];
 }
 
 /** Whether an action carries a changed spec to the instances, which then takes a while to take effect. */

@@ -1,25 +1,20 @@
 import { type Condition, type NewCondition, setCondition } from '../../api/conditions.ts';
 import { caSecretName } from '../../api/names.ts';
-import {
-  instanceCount,
-  type PgClusterSpec,
-  type PgClusterStatus,
-  type Phase,
-  type VolumeReport,
-} from '../../api/pgcluster.ts';
+import { instanceCount, type PgClusterSpec, type PgClusterStatus, type Phase } from '../../api/pgcluster.ts';
 import type { MemberValue } from '../../dcs/index.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { isGrown } from '../instance/desired/claims.ts';
 import { podSelector } from '../labels.ts';
-import { adoptionDecision, readLastSeen } from './adoption.ts';
+import { adoptionDecision } from './adoption.ts';
 import { detachedVolumes } from './detached.ts';
+import { knownTerm, promotedTerm, volumeReports } from './evidence.ts';
 import type { Judgement } from './judgement.ts';
-import { type Member, volumesOf } from './members.ts';
+import type { Member } from './members.ts';
 import { pauseLeftMs } from './pause.ts';
 import type { Replacement } from './replacement.ts';
 import type { Step } from './rollout.ts';
 import type { Removal } from './scale.ts';
-import type { Situation } from './situation.ts';
+import { isUndecided, type Situation } from './situation.ts';
 import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
 
 export interface StatusInput {
@@ -82,7 +77,7 @@ export function statusOf(input: StatusInput): PgClusterStatus {
     status.synchronousStandbys = standbys;
     status.sync = standbys.join(',');
   }
-  if (situation === 'lost') status.volumes = volumeReports(snapshot);
+  if (isUndecided(situation)) status.volumes = volumeReports(snapshot);
   else if (situation !== 'unknown') delete status.volumes;
   const detached = detachedVolumes(snapshot);
   if (detached.length > 0) status.detachedVolumes = detached;
@@ -210,7 +205,7 @@ function judgeState(
 
 function phaseOf(input: StatusInput, traits: Traits): Phase {
   const { snapshot, situation, members = [], step, removal } = input;
-  if (situation === 'lost') return 'WaitingForDecision';
+  if (isUndecided(situation)) return 'WaitingForDecision';
   const whole = members.length === traits.count && traits.unwell.length === 0;
   const inSync = traits.confirming >= Math.min(traits.wantedConfirming, members.length - 1);
   if (!traits.everReady && !(traits.leaderReady && whole && inSync)) return 'Creating';
@@ -231,14 +226,18 @@ function readyCondition({ snapshot, accepted, situation }: StatusInput, traits: 
     reason,
     message,
   });
-  const decision = situation === 'lost' ? adoptionDecision(snapshot) : undefined;
-  if (decision !== undefined) {
-    return no('Creating', `${decision} founds the cluster anew, as a person has decided`);
-  }
-  if (situation === 'lost') {
+  if (isUndecided(situation)) {
+    const decision = adoptionDecision(snapshot);
+    if (decision !== undefined && 'instance' in decision)
+      return no('Creating', `${decision.instance} founds the cluster anew: ${decision.because}`);
+    const what =
+      situation === 'lost'
+        ? 'etcd knows nothing of this cluster, but it has data'
+        : 'what etcd knows of this cluster is older than its data, as after the restore of an old copy: nothing is changed';
+    const refused = decision === undefined ? '' : `. koschei.dev/adopt-primary: ${decision.refused}`;
     return no(
       'WaitingForDecision',
-      `etcd knows nothing of this cluster, but it has data. Bring back the state in etcd, or choose the volume to go on with (status.volumes) by annotating the PgCluster with koschei.dev/adopt-primary=<instance>: commits that only other volumes hold are lost then`,
+      `${what}. Annotate the PgCluster with koschei.dev/adopt-primary=auto to go on with the instance that led last, if that can be proved, or with koschei.dev/adopt-primary=<instance> to choose by status.volumes: commits that only other volumes hold are lost then (docs/etcd.md)${refused}`,
     );
   }
   if (traits.leaderReady && traits.leader !== undefined) {
@@ -549,6 +548,16 @@ function etcdCondition({ snapshot, accepted, situation }: StatusInput): NewCondi
       message: 'etcd answers, but holds no state of this cluster',
     };
   }
+  if (situation === 'stale') {
+    const { leader } = snapshot.etcd.value.view;
+    const term = Math.max(knownTerm(snapshot), promotedTerm(snapshot));
+    return {
+      type,
+      status: 'False',
+      reason: 'EtcdStateStale',
+      message: `etcd answers, but ${leader === undefined ? 'does not know who led' : `says that ${leader.value.instance} leads term ${leader.value.term}`}, while there has been a term ${term}: it was restored from an old copy, or changed by hand`,
+    };
+  }
   return { type, status: 'True', reason: 'EtcdHealthy', message: 'etcd answers' };
 }
 
@@ -642,24 +651,4 @@ function settingsCondition({
     };
   }
   return { type, status: 'True', reason: 'AllApplied', message: 'Every setting is in force' };
-}
-
-/** What a person needs to choose a volume by. */
-function volumeReports(snapshot: ClusterSnapshot): VolumeReport[] {
-  return volumesOf(snapshot)
-    .filter((volume) => volume.initialized)
-    .map(({ instance, claim }) => {
-      const seen = readLastSeen(claim.metadata.annotations?.[operatorAnnotation.lastSeen]);
-      return {
-        instance,
-        ...(seen?.dataId === undefined ? {} : { dataId: seen.dataId }),
-        ...(seen?.timeline === undefined ? {} : { timeline: seen.timeline }),
-        ...(seen?.lsn === undefined ? {} : { lsn: seen.lsn }),
-        note:
-          seen === undefined
-            ? 'how far its data go is not known'
-            : `was ${seen.role === 'primary' ? 'the primary' : 'a standby'} when the cluster was stopped; how far its data go was noted then`,
-      };
-    })
-    .sort((a, b) => (a.instance < b.instance ? -1 : 1));
 }

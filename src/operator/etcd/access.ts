@@ -206,6 +206,22 @@ export class EtcdAccess implements Worker {
     this.#o.onChange(keyOf(tenant));
   }
 
+  /** Removes who leads a cluster, and all that goes with it; what its agents say stays. Throws EtcdError. */
+  async clear(tenant: Tenant): Promise<void> {
+    const tracked = this.#mustTrack(tenant);
+    const { keys, connection, store } = tracked;
+    const { initialize, config, leader, sync, request, prefix } = keys;
+    await connection.etcd.transact(
+      [],
+      [
+        ...[initialize, config, leader, sync, request].map((key) => ({ op: 'delete' as const, key })),
+        ...['command/', 'history/'].map((name) => ({ op: 'deletePrefix' as const, key: prefix + name })),
+      ],
+    );
+    await store.refresh();
+    this.#changed(tracked);
+  }
+
   /** Removes the state of a cluster, and its user in the managed etcd. */
   async forget(tenant: Tenant): Promise<void> {
     const tracked = this.#mustTrack(tenant);

@@ -229,6 +229,14 @@ export class Model {
         this.config = undefined;
         this.leader = undefined;
         return;
+      case 'clear-state':
+        this.initialized = false;
+        this.config = undefined;
+        this.leader = undefined;
+        this.sync = undefined;
+        this.request = undefined;
+        this.commands.clear();
+        return;
       case 'write-config':
         this.config = action.value;
         return;
