@@ -59,7 +59,16 @@ describe('routing', () => {
     expect(routing.problem).toBeUndefined();
     expect(await want({ role: 'primary', leads: { term: 7 } })).toEqual(['claim 7']);
     expect(await want(following)).toEqual(['release', 'role standby']);
-    expect(await want(following, 60_000)).toEqual([]);
+    expect(await want(following, 59_999)).toEqual([]);
+  });
+
+  it('says the role again once a minute: somebody may have changed the label by hand', async () => {
+    const { want } = start();
+    expect(await want(following)).toEqual(['role standby']);
+    expect(await want(following, 60_000)).toEqual(['role standby']);
+    expect(await want(following, 1_000)).toEqual([]);
+    expect(await want({ role: undefined, leads: undefined })).toEqual(['role undefined']);
+    expect(await want({ role: undefined, leads: undefined }, 60_000)).toEqual(['role undefined']);
   });
 
   it('looks again every few seconds: the slice may have been emptied or made anew', async () => {

@@ -28,6 +28,8 @@ export interface RoutingOptions {
   readonly retryMs?: number;
   /** How often a leader looks whether the slice still points at it: somebody may have emptied it or made it anew, ms. */
   readonly lookMs?: number;
+  /** How often the role is said again: somebody may have changed the label by hand, ms. */
+  readonly roleMs?: number;
 }
 
 /**
@@ -41,12 +43,13 @@ export class Routing {
   /** The newest claim: of this term, asked when, and whether the slice points here since. */
   #claim: { readonly term: number; readonly at: number; readonly granted: boolean | undefined } | undefined;
   #role: WantedRouting['role'] | 'unknown' = 'unknown';
+  #roleAt = Number.NEGATIVE_INFINITY;
   #busy = false;
   #failures = 0;
 
   constructor(api: RoutingApi, options: RoutingOptions) {
     this.#api = api;
-    this.#o = { retryMs: 500, lookMs: 5_000, ...options };
+    this.#o = { retryMs: 500, lookMs: 5_000, roleMs: 60_000, ...options };
   }
 
   /** To be called again and again: it looks at what is due. */
@@ -75,7 +78,9 @@ export class Routing {
         else if (leads === undefined && this.#claim !== undefined) {
           await this.#api.release();
           this.#claim = undefined;
-        } else if (role !== this.#role) {
+        } else if (role !== this.#role || this.#o.now() - this.#roleAt >= this.#o.roleMs) {
+          // An agent may not read its pod; to say what is there already changes nothing.
+          this.#roleAt = this.#o.now();
           await this.#api.setRole(role);
           this.#role = role;
         } else break;

@@ -50,6 +50,7 @@ export const conditionReasons = {
   FailoverRefused: 'Nothing is being changed; the failover asked for was refused.',
   AllInstancesReady: 'Every instance works.',
   InstancesNotReady: 'Some instances do not work.',
+  ServiceOfLaterTerm: 'The `-rw` Service does not lead to the primary: it says that a later term owns it.',
   InstanceUnreachable: 'The agent of the instance does not answer.',
   PostgresNotRunning: 'Postgres does not run on the instance.',
   ImagePullFailed: 'The image of Postgres or of Koschei cannot be pulled.',
@@ -79,6 +80,7 @@ export const conditionReasons = {
   // EtcdReachable
   EtcdHealthy: 'etcd answers and takes writes.',
   EtcdUnreachable: 'etcd does not answer, or has no quorum.',
+  EtcdNoSpace: 'etcd answers, but its database is full: it takes no writes.',
   EtcdRefused: 'etcd answers but refuses: certificate, user or permission.',
   EtcdStateLost: 'The state of this cluster is gone from etcd.',
   EtcdStateStale: 'What etcd knows of this cluster is older than its data.',

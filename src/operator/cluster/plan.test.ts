@@ -203,6 +203,48 @@ describe('a pause', () => {
   });
 });
 
+describe('what the status says besides', () => {
+  it('is that the -rw Service leads elsewhere, although the primary takes writes', async () => {
+    const model = await running();
+    const leader = model.leader?.instance ?? '';
+    const says = model.members.get(leader);
+    if (says === undefined) throw new Error('the leader says nothing');
+    const problem = { reason: 'ServiceOfLaterTerm', message: 'a later term than 1 owns it' };
+    model.members.set(leader, { ...says, problem });
+    await model.pass();
+    expect(conditionOf(model, 'Degraded')).toMatchObject({
+      status: 'True',
+      reason: 'ServiceOfLaterTerm',
+      message: `${leader}: a later term than 1 owns it`,
+    });
+    expect(conditionOf(model, 'Ready')).toMatchObject({ status: 'True' });
+    expect(model.cluster.status?.phase).toBe('Degraded');
+  });
+
+  it('is that etcd takes no writes, although it answers', async () => {
+    const model = await running();
+    model.noSpace = true;
+    await model.pass();
+    expect(conditionOf(model, 'EtcdReachable')).toMatchObject({ status: 'False', reason: 'EtcdNoSpace' });
+  });
+
+  it('is why an instance does not carry out an order', async () => {
+    const model = await running();
+    model.edit(spec(1, 2, { postgres: { parameters: { max_connections: 200 } } }));
+    await model.pass();
+    model.react();
+    await model.pass();
+    const says = model.members.get('shop-4');
+    if (says === undefined) throw new Error('shop-4 says nothing');
+    const problem = { reason: 'StartFailed', message: 'could not map anonymous shared memory' };
+    model.members.set('shop-4', { ...says, state: 'stopped', problem });
+    await model.pass();
+    expect(conditionOf(model, 'Progressing')?.message).toBe(
+      'Waiting for shop-4 (StartFailed: could not map anonymous shared memory) to carry out an order',
+    );
+  });
+});
+
 describe('a Secret that was deleted or changed', () => {
   const secret = (model: Model, name: string) => model.objects.get(`Secret/${name}`) as Secret | undefined;
 

@@ -52,13 +52,21 @@ export function nextStep(rollout: Rollout): Step {
     };
   }
   if (rollout.shrinking) return { do: 'wait', for: 'the instances that are to be removed' };
-  if (ordered.length > 0) return { do: 'wait', for: `${ordered.join(', ')} to carry out an order` };
+  if (ordered.length > 0) {
+    const why = ordered.map((name) =>
+      withProblem(
+        name,
+        members.find((each) => each.name === name),
+      ),
+    );
+    return { do: 'wait', for: `${why.join(', ')} to carry out an order` };
+  }
   if (rollout.switchingOver) return { do: 'wait', for: 'the switchover' };
 
   const target = nextTarget(members, outdated, pending);
   if (target === undefined) return { do: 'wait', for: 'a primary' };
   const unwell = members.find((member) => member !== target && !member.healthy);
-  if (unwell !== undefined) return { do: 'wait', for: `${unwell.name} to work again` };
+  if (unwell !== undefined) return { do: 'wait', for: `${withProblem(unwell.name, unwell)} to work again` };
   // Who has not read the configuration yet says nothing of the restart that it will need: a switchover to it would be
   // followed by another one.
   const behind = members.find(
@@ -80,6 +88,12 @@ export function nextStep(rollout: Rollout): Step {
   const successor = bestSuccessor(rollout, target);
   if (successor !== undefined) return { do: 'switchover', to: successor, because };
   return members.length === 1 ? act(target, because) : { do: 'wait', for: 'a standby that can take over' };
+}
+
+/** The name, and what its agent says keeps it from working. */
+function withProblem(name: string, member: Member | undefined): string {
+  const problem = member?.says?.problem;
+  return problem === undefined ? name : `${name} (${problem.reason}: ${problem.message})`;
 }
 
 const act = (member: Member, because: string): Step =>

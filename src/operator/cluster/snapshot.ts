@@ -32,6 +32,8 @@ export interface EtcdFacts {
   readonly leaderSilentMs: number;
   /** The cluster's user and role exist (always true with an etcd of the user's own). */
   readonly granted: boolean;
+  /** The managed etcd takes no writes, because its database has been full. */
+  readonly noSpace?: boolean;
 }
 
 /** What the operator remembers of this cluster between passes; lost when it restarts. */

@@ -216,7 +216,8 @@ function phaseOf(input: StatusInput, traits: Traits): Phase {
   if (step !== undefined && step.do !== 'nothing') return 'Updating';
   if (isPassingOn(input)) return 'Updating';
   if (removal !== undefined && removal.leaving.length + removal.waiting > 0) return 'Updating';
-  return whole && (inSync || situation === 'unknown') ? 'Running' : 'Degraded';
+  const well = whole && (inSync || situation === 'unknown') && misledService(traits) === undefined;
+  return well ? 'Running' : 'Degraded';
 }
 
 function readyCondition({ snapshot, accepted, situation }: StatusInput, traits: Traits): NewCondition {
@@ -390,6 +391,10 @@ function degradedCondition(
       message: `The Secret ${caSecretName(accepted.metadata.name)} (ca.crt and ca.key of the cluster's certificate authority) is gone, incomplete, or without the label koschei.dev/cluster. No other authority is made: clients and instances go by this one. Certificates are not renewed until it is back: restore it from a backup (docs/operations.md, "Credentials", says what to do without one)`,
     };
   }
+  const misled = misledService(traits);
+  if (misled !== undefined) {
+    return { type: 'Degraded', status: 'True', reason: 'ServiceOfLaterTerm', message: misled };
+  }
   if (traits.unwell.length === 0 && missing <= 0) {
     return {
       type: 'Degraded',
@@ -432,6 +437,12 @@ function pausedCondition({ accepted }: StatusInput, { paused }: Traits): NewCond
         reason: 'NotPaused',
         message: until === undefined ? 'Automatic failover is not paused' : `The pause was over at ${until}`,
       };
+}
+
+/** Why clients of `-rw` do not get to the primary, as its agent says. */
+function misledService({ leader }: Traits): string | undefined {
+  const problem = leader?.says?.problem;
+  return problem?.reason === 'ServiceOfLaterTerm' ? `${leader?.name}: ${problem.message}` : undefined;
 }
 
 /** Reasons that say more about a cluster than that an instance does not work. */
@@ -556,6 +567,14 @@ function etcdCondition({ snapshot, accepted, situation }: StatusInput): NewCondi
       status: 'False',
       reason: 'EtcdStateStale',
       message: `etcd answers, but ${leader === undefined ? 'does not know who led' : `says that ${leader.value.instance} leads term ${leader.value.term}`}, while there has been a term ${term}: it was restored from an old copy, or changed by hand`,
+    };
+  }
+  if (snapshot.etcd.value.noSpace === true) {
+    return {
+      type,
+      status: 'False',
+      reason: 'EtcdNoSpace',
+      message: `etcd answers, but takes no writes: its database has been full (alarm NOSPACE). Primaries that cannot renew their heartbeat stop within ${accepted.spec.failover.ttlSeconds} s. docs/etcd.md, "NOSPACE", says how to make room and lift the alarm`,
     };
   }
   return { type, status: 'True', reason: 'EtcdHealthy', message: 'etcd answers' };

@@ -128,6 +128,33 @@ it('turns authentication on again and says whose user is gone, whatever was done
   expect(lines.filter((line) => line.includes('does not keep the clusters'))).toHaveLength(1);
 });
 
+it('says that etcd has no space while the alarm is raised', async () => {
+  const access = new EtcdAccess({
+    ...{ client, namespace, endpoints: [`https://127.0.0.1:${port}`], clock: systemClock, log, checkMs: 300 },
+    onChange: () => undefined,
+  });
+  access.start();
+  const root = await connectAs('root');
+  const { maintenance } = root.administration;
+  const noSpace = async (wanted: boolean) =>
+    await eventually(`noSpace: ${wanted}`, async () => {
+      const facts = await access.observe(tenant('full'));
+      return facts.known && facts.value.noSpace === wanted;
+    });
+  try {
+    await noSpace(false);
+    const { header } = await maintenance.status();
+    const alarm = { memberID: header.member_id, alarm: 'Nospace' } as const;
+    await maintenance.alarm({ action: 'Activate', ...alarm });
+    await noSpace(true);
+    await maintenance.alarm({ action: 'Deactivate', ...alarm });
+    await noSpace(false);
+  } finally {
+    await access.stop();
+    root.close();
+  }
+});
+
 it("closes the connection to an etcd of the user's own when its cluster is gone", async () => {
   const { authority } = await ensure();
   const ref = { namespace, name: 'mine' };

@@ -24,6 +24,7 @@ import {
   forgetUser,
   grantedUsers,
   grantPrefix,
+  hasNoSpace,
   versionOf,
 } from './administration.ts';
 import { AuthorityMissingError, ensureEtcdCredentials, managedEtcd } from './managed.ts';
@@ -108,6 +109,8 @@ export class EtcdAccess implements Worker {
   #settled = false;
   /** The version of etcd that was last looked at. */
   #version: string | undefined;
+  /** The alarm NOSPACE was raised in the managed etcd when it was last looked at. */
+  #noSpace = false;
   /** When the end of its authority was looked at. */
   #authorityAt: number | undefined;
   #loops: Promise<unknown> | undefined;
@@ -323,6 +326,7 @@ export class EtcdAccess implements Worker {
         view,
         leaderSilentMs: this.#o.clock.monotonic() - tracked.leaderChangedAt,
         granted: tracked.granted,
+        noSpace: tracked.tenant.etcd === undefined && this.#noSpace,
       },
     };
   }
@@ -438,6 +442,7 @@ export class EtcdAccess implements Worker {
     const { etcd } = connection;
     const former = this.#managed;
     try {
+      await this.#noteAlarm(etcd);
       const { wasOff } = await enableAuthentication(etcd);
       if (wasOff) log.warn('authentication was off in the managed etcd; it is on now');
       const users = await grantedUsers(etcd);
@@ -455,6 +460,19 @@ export class EtcdAccess implements Worker {
     this.#managed = connection;
     // Stores move over at their next use; only then is the former connection closed.
     if (former !== undefined && former !== connection) setTimeout(() => former.etcd.close(), 60_000).unref();
+  }
+
+  /** Before anything else is looked at: with the alarm every write fails. */
+  async #noteAlarm(etcd: Etcd): Promise<void> {
+    const raised = await hasNoSpace(etcd);
+    if (raised === this.#noSpace) return;
+    this.#noSpace = raised;
+    this.#o.log[raised ? 'error' : 'info'](
+      raised
+        ? 'the managed etcd has run out of space (alarm NOSPACE): it takes no writes, and primaries stop (docs/etcd.md, "NOSPACE")'
+        : 'the alarm NOSPACE of the managed etcd is lifted',
+    );
+    for (const tracked of this.#tracked.values()) this.#o.onChange(keyOf(tracked.tenant));
   }
 
   /** Says once a day that the authority is about to end. */

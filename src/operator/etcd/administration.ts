@@ -64,6 +64,12 @@ export async function versionOf(etcd: Etcd): Promise<string> {
   return (await etcd.administration.maintenance.status(limit())).version;
 }
 
+/** Whether a member has raised the alarm that its database is full: then none takes writes. */
+export async function hasNoSpace(etcd: Etcd): Promise<boolean> {
+  const { alarms } = await etcd.administration.maintenance.alarm({ action: 'Get' }, limit());
+  return alarms.some(({ alarm }) => alarm === 'Nospace');
+}
+
 /**
  * Gives a cluster's user the right to read and write the cluster's keys, and no other. Writes nothing when it has it:
  * each change of users makes requests in flight fail with "auth: old revision".

@@ -81,6 +81,8 @@ export class Model {
   readonly away = new Map<string, Date>();
   /** What the API says of nodes and volumes; undefined: three nodes of which one is lost, and local volumes. */
   fleet: Observed<Fleet> | undefined;
+  /** etcd answers, but takes no writes. */
+  noSpace = false;
   /** For how long the leader has been silent, ms. */
   leaderSilentMs = 0;
   /** What the next password that is made up will be. */
@@ -150,7 +152,12 @@ export class Model {
       etcd: this.etcdAnswers
         ? {
             known: true as const,
-            value: { view: this.view, leaderSilentMs: this.leaderSilentMs, granted: true },
+            value: {
+              view: this.view,
+              leaderSilentMs: this.leaderSilentMs,
+              granted: true,
+              noSpace: this.noSpace,
+            },
           }
         : { known: false as const, reason: 'EtcdUnreachable' as const, message: 'no answer' },
       fleet: this.fleet ?? {
