@@ -14,6 +14,7 @@ import {
 /** Postgres settings that need a restart in this simulation. */
 const restartSetting = 'max_connections';
 const lowest = '100';
+const systemIdentifier = '7000000000000000001';
 
 export interface SimulatedAgentOptions {
   readonly instance: string;
@@ -37,6 +38,8 @@ export class SimulatedAgent {
   #inForce = lowest;
   #dataId: string;
   #refused: MemberValue['refusedRequest'];
+  /** The last term that it led, of those in which it was there; 0: none; undefined: it has seen no leader yet. */
+  #hasLed: number | undefined;
   #beat = 0;
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> = Promise.resolve();
@@ -99,6 +102,7 @@ export class SimulatedAgent {
     const { instance, keys, etcd } = this.#o;
     const view = await this.#read();
     const { config, leader } = view;
+    if (leader === undefined && this.#hasLed !== undefined) await this.#wait(view);
     if (config === undefined) return;
     const command = view.commands.get(instance);
     if (command !== undefined) {
@@ -107,31 +111,48 @@ export class SimulatedAgent {
       await etcd.transact([], [{ op: 'delete', key: keys.command(instance) }]);
     }
     if (leader === undefined) {
-      if (this.#o.founder) await this.#found();
+      const { adopt } = config.value;
+      if (adopt?.instance === instance) await this.#found((adopt.term ?? 0) + 1, adopt.timeline + 1);
+      else if (this.#o.founder && adopt === undefined && this.#hasLed === undefined) await this.#found(1, 1);
       return;
     }
     const leads = leader.value.instance === instance;
+    this.#hasLed = Math.max(this.#hasLed ?? 0, leads ? leader.value.term : 0);
     if (leads) await this.#lead(view, config.value, leader.value);
     await this.#publish(view, config.value, leads);
     this.#o.onReady(true);
   }
 
-  async #found(): Promise<void> {
+  /** etcd knows of no leader any more: says what is on its volume. */
+  async #wait(view: ClusterView): Promise<void> {
+    const { instance, podUid, etcd, keys } = this.#o;
+    if (view.members.get(instance)?.value.state === 'waiting') return;
+    const value: MemberValue = {
+      ...{ instance, podUid, dataId: this.#dataId, bootId: this.#bootId, address: '10.0.0.1', node: 'n' },
+      ...{ role: 'none', state: 'waiting', agentVersion: 'simulated', heldLsn: '0/5000000' },
+      ...{ systemIdentifier, promotedTerm: this.#hasLed ?? 0, timeline: 1 },
+    };
+    this.#said = '';
+    await etcd.transact([], [{ op: 'put', key: keys.member(instance), value: JSON.stringify(value) }]);
+    this.#o.onReady(false);
+  }
+
+  async #found(term: number, timeline: number): Promise<void> {
     const { etcd, keys, instance } = this.#o;
-    const leader = this.#leaderValue(1);
+    const leader = { ...this.#leaderValue(term), timeline };
     await etcd.transact(
       [{ key: keys.initialize, modRevision: '0' }],
       [
         {
           op: 'put',
           key: keys.initialize,
-          value: JSON.stringify({ systemIdentifier: '7000000000000000001', by: instance }),
+          value: JSON.stringify({ systemIdentifier, by: instance }),
         },
         { op: 'put', key: keys.leader, value: JSON.stringify(leader) },
         {
           op: 'put',
           key: keys.sync,
-          value: JSON.stringify({ term: 1, mode: 'sync', names: [] } satisfies SyncValue),
+          value: JSON.stringify({ term, mode: 'sync', names: [] } satisfies SyncValue),
         },
       ],
     );
@@ -245,6 +266,8 @@ export class SimulatedAgent {
       role: leads ? 'primary' : 'standby',
       state: leads ? 'running' : 'streaming',
       timeline: leader?.timeline ?? 1,
+      systemIdentifier,
+      promotedTerm: this.#hasLed ?? 0,
       agentVersion: 'simulated',
       lagBytes: 0,
       configGeneration: config.generation,

@@ -48,6 +48,8 @@ export interface World {
   ) => Promise<PgCluster>;
   /** Removes everything that etcd holds about the cluster. */
   readonly loseState: (cluster: PgCluster) => Promise<void>;
+  /** etcd as its administrator; to be closed. */
+  readonly asRoot: () => Promise<Etcd>;
   readonly startOperator: (environment?: Record<string, string>) => Promise<void>;
   readonly stopOperator: () => Promise<void>;
   /** Starts the operator's program in a process of its own, which `stop` kills without a word. */
@@ -110,6 +112,15 @@ export async function startWorld(): Promise<World> {
         .map((item) => PgInstance.parse(item))
         .filter((item) => item.spec.cluster === cluster)
         .sort((a, b) => a.spec.ordinal - b.spec.ordinal);
+    const asRoot = async () => {
+      const { authority, root } = await ensureEtcdCredentials(client, 'koschei-system', new Date(), log);
+      const tls = {
+        ca: Buffer.from(authority.cert),
+        cert: Buffer.from(root.cert),
+        key: Buffer.from(root.key),
+      };
+      return new Etcd({ endpoints: [`https://127.0.0.1:${port}`], timeoutMs: 2_000, tls });
+    };
     return {
       etcdEndpoint: `https://127.0.0.1:${port}`,
       ...{ server, client, kubelet, etcd, writes, instances, stopOperator, stop },
@@ -126,14 +137,9 @@ export async function startWorld(): Promise<World> {
         );
       },
       cluster: get,
+      asRoot,
       loseState: async ({ metadata, status }) => {
-        const { authority, root } = await ensureEtcdCredentials(client, 'koschei-system', new Date(), log);
-        const tls = {
-          ca: Buffer.from(authority.cert),
-          cert: Buffer.from(root.cert),
-          key: Buffer.from(root.key),
-        };
-        const connection = new Etcd({ endpoints: [`https://127.0.0.1:${port}`], timeoutMs: 2_000, tls });
+        const connection = await asRoot();
         const { prefix } = clusterKeys(metadata.namespace, metadata.name, status?.clusterId ?? '');
         try {
           await connection.transact([], [{ op: 'deletePrefix', key: prefix }]);
