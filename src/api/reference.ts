@@ -34,7 +34,7 @@ export function referenceDocument(definitions: readonly Crd[]): string {
       [
         [
           `\`${annotation.adoptPrimary}\``,
-          'On a PgCluster that waits for a decision: the instance to go on with. What other instances have beyond it is lost.',
+          'On a PgCluster that waits for a decision: the instance to go on with, whatever others have beyond it; or `auto`: the one that led last, as soon as it is proved which one that was.',
         ],
         [
           `\`${annotation.switchover}\``,
