@@ -64,7 +64,7 @@ describe.runIf(hasFaults)('disasters', () => {
             const at = now();
             await killNode(node);
             await kubectl(['delete', 'node', node]);
-            await shop.waitForCondition('Progressing', { reason: 'ReplacingInstance' }, 150_000);
+            await shop.waitForCondition('Progressing', { reason: 'ReplacingInstance' }, 240_000);
             expect(now() - at).toBeGreaterThan(30_000);
             return at;
           },
