@@ -286,16 +286,17 @@ export class Koschei implements Stack {
     return this.#postgres.sql(instance.name, sql);
   }
 
-  async phases(row: Row, faultAt: number, acks: FirstAcks): Promise<Phases> {
+  async log(since: number): Promise<string> {
     const primary = await this.primary();
-    const text = await kubectl([
+    return kubectl([
       ...['-n', this.#postgres.namespace, 'logs', podName(primary.name), '-c', 'postgres'],
-      `--since-time=${new Date(faultAt - 1000).toISOString()}`,
+      `--since-time=${new Date(since - 1000).toISOString()}`,
     ]);
-    const log = entriesOf(text, faultAt);
-    return row.victim === 'standby'
-      ? replacementPhases(log, faultAt, acks)
-      : takeoverPhases(log, faultAt, acks);
+  }
+
+  phases(log: string, row: Row, faultAt: number, acks: FirstAcks): Phases {
+    const phases = row.victim === 'standby' ? replacementPhases : takeoverPhases;
+    return phases(entriesOf(log, faultAt), faultAt, acks);
   }
 
   async explain(name: string): Promise<string> {

@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { repository } from '../../e2e/cluster/settings.ts';
 import { now } from '../../e2e/faults.ts';
 import { eventually } from '../../e2e/kubernetes.ts';
 import { faultsOf, judge } from '../../e2e/ledger/checker.ts';
@@ -11,6 +13,9 @@ import { load } from './report.ts';
 import type { Row } from './rows.ts';
 import type { Run, Subject } from './runs.ts';
 import type { Stack } from './stack.ts';
+
+/** Where the log of the primary and every attempt of the last run of a row are kept. */
+const traces = `${repository}/.state/bench/traces`;
 
 /** Milliseconds of writing before a fault. */
 const steadyMs = 3_000;
@@ -54,6 +59,8 @@ export async function measure(stack: Stack, row: Row, subject: Subject): Promise
       attempts,
       parseFinalState(await stack.sql(await stack.primary(), finalStateQuery(ledger.run))),
     );
+    const log = await stack.log(faultAt);
+    trace(`${row.id}-${subject}`, `fault at ${new Date(faultAt).toISOString()}\n${log}`, attempts);
     return {
       subject,
       version: stack.version,
@@ -62,7 +69,7 @@ export async function measure(stack: Stack, row: Row, subject: Subject): Promise
       gaps: gapsIn(attempts, faultAt, watchedUntil),
       gapsAfter: row.lasts ? gapsIn(attempts, watchedUntil, Number.POSITIVE_INFINITY) : {},
       unrecovered,
-      phases: await stack.phases(row, faultAt, firstAcks(attempts, faultAt, watchedUntil)),
+      phases: stack.phases(log, row, faultAt, firstAcks(attempts, faultAt, watchedUntil)),
       etcdLeaderHit: row.etcdLeader === 'here',
       moved: before !== after,
       redundantAfter,
@@ -74,6 +81,12 @@ export async function measure(stack: Stack, row: Row, subject: Subject): Promise
     await undo?.();
     await ledger.stop().catch(() => {});
   }
+}
+
+function trace(name: string, log: string, attempts: readonly Attempt[]): void {
+  mkdirSync(traces, { recursive: true });
+  writeFileSync(`${traces}/${name}.log`, log);
+  writeFileSync(`${traces}/${name}.jsonl`, attempts.map((each) => `${JSON.stringify(each)}\n`).join(''));
 }
 
 /** Milliseconds after the fault from when on an acknowledgement means that it is over. */

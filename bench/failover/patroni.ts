@@ -354,9 +354,12 @@ export class Patroni implements Stack {
     return docker(['exec', node, ...psql]);
   }
 
-  async phases(_: Row, faultAt: number, acks: FirstAcks): Promise<Phases> {
-    const { node } = await this.primary();
-    return patroniPhases(await docker(['exec', node, 'cat', '/var/log/patroni.log']), faultAt, acks);
+  async log(): Promise<string> {
+    return docker(['exec', (await this.primary()).node, 'cat', '/var/log/patroni.log']);
+  }
+
+  phases(log: string, _: Row, faultAt: number, acks: FirstAcks): Phases {
+    return patroniPhases(log, faultAt, acks);
   }
 
   async explain(name: string): Promise<string> {

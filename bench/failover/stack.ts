@@ -46,8 +46,12 @@ export interface Stack {
   waitHealthy(deadline: number): Promise<void>;
   /** Runs SQL as superuser in the database of the workload. Columns are separated by `|`. */
   sql(instance: Instance, sql: string): Promise<string>;
-  /** Where the time went; empty if that is not known. */
-  phases(row: Row, faultAt: number, acks: FirstAcks): Promise<Phases>;
+  /**
+   * The log of the primary from `since` (milliseconds since the epoch) on, or a little before.
+   */
+  log(since: number): Promise<string>;
+  /** Where the time went, from that log; empty if it does not tell. */
+  phases(log: string, row: Row, faultAt: number, acks: FirstAcks): Phases;
   /** Keeps what explains a run that failed; returns where. */
   explain(name: string): Promise<string>;
 }
