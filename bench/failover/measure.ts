@@ -69,7 +69,7 @@ export async function measure(stack: Stack, row: Row, subject: Subject): Promise
       gaps: gapsIn(attempts, faultAt, watchedUntil),
       gapsAfter: row.lasts ? gapsIn(attempts, watchedUntil, Number.POSITIVE_INFINITY) : {},
       unrecovered,
-      phases: stack.phases(log, row, faultAt, firstAcks(attempts, faultAt, watchedUntil)),
+      phases: stack.phases(log, row, faultAt, firstAcks(attempts, stack.routes, faultAt, watchedUntil)),
       etcdLeaderHit: row.etcdLeader === 'here',
       moved: before !== after,
       redundantAfter,
@@ -114,10 +114,15 @@ function gapsIn(attempts: readonly Attempt[], from: number, to: number): Run['ga
   return found;
 }
 
-/** The end of the longest gap of each route. */
-function firstAcks(attempts: readonly Attempt[], from: number, to: number): FirstAcks {
+/** The end of the longest gap of each of these routes. */
+function firstAcks(
+  attempts: readonly Attempt[],
+  expected: readonly Route[],
+  from: number,
+  to: number,
+): FirstAcks {
   const found: Partial<Record<Route, number>> = {};
-  for (const route of routes) {
+  for (const route of expected) {
     const gap = longestGap(attempts, route, from, to);
     if (gap !== undefined) found[route] = gap.to;
   }
