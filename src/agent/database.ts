@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { appUser } from '../api/names.ts';
 import type { Logger } from '../log/logger.ts';
 import {
+  type ControlData,
   type ControlledSettings,
   clone,
   doomedProcesses,
@@ -145,6 +146,8 @@ export class Database {
   #lowered: readonly string[] = [];
   /** Of the control file, as read when Postgres was started or the user's settings changed. */
   #control: ControlledSettings | undefined;
+  /** Of the control file, as read when Postgres was last seen to be down. */
+  #controlAtEnd: ControlData | undefined;
   /** This standby has more of some setting than the user asks for, because its primary had when `control` was read. */
   #heldUp = false;
   #controlReadAt = 0;
@@ -429,7 +432,7 @@ export class Database {
 
   /** Where the shutdown's checkpoint is. A Postgres that crashed while it was stopped has none to go by. */
   async #cleanEnd(signal: AbortSignal): Promise<Lsn> {
-    const control = await readControlData(this.#o.installation, { signal });
+    const control = this.#controlAtEnd ?? (await readControlData(this.#o.installation, { signal }));
     if (!wasShutDownCleanly(control))
       throw new OperationError('NotStoppedCleanly', `Postgres ended in the state "${control.state}"`);
     return control.checkpointLsn;
@@ -445,6 +448,7 @@ export class Database {
       throw new OperationError('VolumeNotReady', 'there is no usable data directory');
     const control = await readControlData(this.#o.installation, { signal });
     this.#control = control.settings;
+    this.#controlAtEnd = undefined;
     this.#checked = undefined;
     const own = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     // R6: numbers reserved for a promotion that did not happen must not be taken for children of this timeline.
@@ -865,6 +869,7 @@ export class Database {
         `the volume belongs to cluster ${this.#identity.clusterId}, not to ${this.#o.clusterId}`,
       );
     const control = await readControlData(this.#o.installation);
+    this.#controlAtEnd = control;
     const timeline = Math.max(control.checkpointTimeline, control.minRecoveryEndTimeline);
     const promotion = await readPromotion(paths);
     this.#noteHeld(control.checkpointLsn);

@@ -225,7 +225,7 @@ function leader(reign: Partial<Reign> = {}, change: Partial<HaState> = {}): HaSt
       beat: 7,
       sync: { term: 3, mode: 'sync', names: [B] },
       stage: 'leading',
-      since: now - 300,
+      since: now - 2_000,
       open: true,
       why: 'a test',
       ...reign,
@@ -1634,6 +1634,16 @@ describe('promotion', () => {
       term: 3,
       openMs: grace,
     });
+  });
+
+  it('has the set prepared while that is being written', () => {
+    const walsenders = [walsender(C, { syncPriority: 1 })];
+    const world: World = { ...leading, postgres: primary(walsenders), applied: [name(C), name(B)] };
+    const state = leader(
+      { stage: 'history' },
+      { syncNames: [name(C), name(B)], ...sent({ kind: 'history' }) },
+    );
+    expect(tick(state, world).state.joining).toMatchObject({ settledAt: now - 50 });
   });
 
   it('is not written twice when Postgres is restarted in the same term', () => {

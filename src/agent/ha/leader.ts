@@ -87,7 +87,12 @@ export function lead(draft: Draft, reign: Reign): void {
     return draft.setReign({ stage: observation.inRecovery ? 'promote' : 'history' });
   if (reign.stage === 'promote') return promote(draft, reign, settings, observation);
   if (reign.stage === 'history') {
-    if (observation.inRecovery || draft.state.transaction !== undefined) return;
+    if (observation.inRecovery) return;
+    if (draft.state.transaction !== undefined) {
+      // Commits wait for the set, and what Postgres is to do for it need not wait for etcd.
+      tendSyncSet(draft, reign, observation);
+      return;
+    }
     // Restarted in place: the history of this term is written once.
     if (facts.dcs.view.history.has(reign.term)) return continueReign(draft);
     const lsn = reign.beginLsn ?? observation.flushLsn ?? 0n;

@@ -64,6 +64,29 @@ describe('a set that is as it should be', () => {
   });
 });
 
+describe('an addition that a takeover began', () => {
+  /** C, the former primary, is gone; D was named first when nobody streamed yet. */
+  const begun = (walsenders: Walsender[], change: Partial<SyncSituation> = {}) =>
+    planSyncSet(
+      situation({
+        names: names(D, C),
+        observation: look(1_000, walsenders),
+        candidates: [candidate(E), candidate(D), candidate(C)],
+        ...change,
+      }),
+    );
+  const [d, e] = [walsender(D, { syncPriority: 1 }), walsender(E)];
+
+  it('is not given up for whoever streams first, as long as the other may be on its way', () => {
+    expect(begun([e], { awaited: [D.dataId] }).step).toBe('nothing');
+    expect(begun([e])).toMatchObject({ step: 'names', because: 'an addition was given up' });
+  });
+
+  it('is not given up for somebody who is as good', () => {
+    expect(begun([d, e])).toMatchObject({ step: 'remember', joining: { settledAt: 1_000 } });
+  });
+});
+
 describe('a better one', () => {
   /** C is synchronous, D is not. */
   const joins = (c: Partial<Candidate>, d: Partial<Candidate>, change: Partial<SyncSituation> = {}) =>

@@ -19,6 +19,8 @@ export interface SyncSituation {
   readonly waitProved: boolean;
   /** Data ids of those for whom commits wait in vain: they look connected, but nothing answers. */
   readonly silent?: readonly string[];
+  /** Data ids of those that are about to stream, though they do not yet: they are not replaced for having been later. */
+  readonly awaited?: readonly string[];
 }
 
 /** A known instance, as ranked by `rankCandidates`. */
@@ -147,7 +149,12 @@ function nextStep(s: SyncSituation): SyncStep {
       .map((w) => [w.applicationName, w]),
   );
   const alive = (m: MemberRef) => streaming.has(replicationName(m.dataId)) && !s.silent?.includes(m.dataId);
-  const wanted = chooseSet(s, s.candidates.filter(alive));
+  const isAwaited = (m: MemberRef) =>
+    s.names.includes(replicationName(m.dataId)) && s.awaited?.includes(m.dataId) === true;
+  const wanted = chooseSet(
+    s,
+    s.candidates.filter((m) => alive(m) || isAwaited(m)),
+  );
   const joiners = wanted.filter((m) => !includesMember(s.stored.names, m));
   const lost = s.stored.names.filter((m) => !alive(m));
   const problem = shortage(s, wanted.length, lost);

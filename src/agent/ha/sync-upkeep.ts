@@ -9,6 +9,8 @@ import { distance, mayLead, priorityOf, streamFromOf } from './options.ts';
 import { namesFor, sameNames, wantedSettings } from './settings.ts';
 import { type Candidate, planSyncSet } from './sync-set.ts';
 
+/** How long after a takeover a standby may take to stream from the new primary, ms: a promotion, and to connect. */
+const attachPatienceMs = 700;
 /** A synchronous standby is replaced when commits have waited this long for it, ms ... */
 const commitWaitLimitMs = 500;
 /** ... and its agent, asked every 250 ms, has not answered for this long, ms. */
@@ -75,6 +77,7 @@ export function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean
     joining: state.joining,
     waitProved: state.waitProved,
     silent: silentMembers(facts, reign, o),
+    awaited: awaitedMembers(facts, reign),
   });
   switch (step.step) {
     case 'nothing':
@@ -102,6 +105,19 @@ export function tendSyncSet(draft: Draft, reign: Reign, o: Observation): boolean
       );
       return true;
   }
+}
+
+/**
+ * Standbys that learned of a takeover a moment ago and are on their way. Whom the names begin with was chosen before
+ * anybody could stream; to choose again because another was first costs more than this.
+ */
+function awaitedMembers(facts: Facts, reign: Reign): string[] {
+  if (facts.now - reign.since >= attachPatienceMs) return [];
+  return [...facts.peers.values()].flatMap((peer) =>
+    isFresh(facts, peer) && peer.answer.state === 'standby' && peer.answer.dataId !== undefined
+      ? [peer.answer.dataId]
+      : [],
+  );
 }
 
 /**
