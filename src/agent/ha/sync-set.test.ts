@@ -78,7 +78,7 @@ describe('an addition that a takeover began', () => {
   const [d, e] = [walsender(D, { syncPriority: 1 }), walsender(E)];
 
   it('is not given up for whoever streams first, as long as the other may be on its way', () => {
-    expect(begun([e], { awaited: [D.dataId] }).step).toBe('nothing');
+    expect(begun([e], { awaited: [D.dataId] }).step).toBe('remember');
     expect(begun([e])).toMatchObject({ step: 'names', because: 'an addition was given up' });
   });
 
