@@ -2126,6 +2126,20 @@ describe('rejoining', () => {
     expect(early.state.problem?.reason).toBe('Diverged');
   });
 
+  it('is not rewound while it is counted on and somebody else can be: half-way through it holds nothing', () => {
+    const counted: World = { ...world, sync: { names: [A] }, peers: [proof({ ancestors }), answer(C)] };
+    const waits = tick(diverged(), counted);
+    expect(operation(waits)?.do).not.toBe('rewind');
+    expect(waits.state.problem?.message).toContain('replaced it in the synchronous set');
+    const rewinds = (w: Partial<World>, since = now - 1_000) =>
+      operation(tick(diverged({ diverged: { term: 3, since } }), { ...counted, ...w }))?.do === 'rewind';
+    expect(rewinds({ sync: { names: [C] } })).toBe(true);
+    // Nobody could take its place, or nobody does.
+    expect(rewinds({ peers: [proof({ ancestors })] })).toBe(true);
+    expect(rewinds({ sync: { names: [A, C] } })).toBe(true);
+    expect(rewinds({}, now - 5_000)).toBe(true);
+  });
+
   it('waits whether it goes on looking forked from this leader', () => {
     const at = (ms: number): World => ({
       ...world,

@@ -1,12 +1,16 @@
 import type { LeaderValue } from '../../dcs/index.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
-import { leaderAnswer, provesLeadership } from './candidate.ts';
+import { isFresh, leaderAnswer, provesLeadership } from './candidate.ts';
 import type { Draft } from './draft.ts';
-import type { HaState, Observation, PeerAnswer } from './facts.ts';
+import type { Facts, HaState, Observation, PeerAnswer } from './facts.ts';
+import { includesMember } from './names.ts';
+import { mayLead } from './options.ts';
 import { isSameSource, wantedSettings } from './settings.ts';
 
 /** A standby must look diverged for this long before it is rewound, ms: positions and timelines come from different places. */
 const divergedMs = 1_000;
+/** Whom the synchronous set names is not taken apart for this long while another standby can replace it there, ms. */
+const replacedMs = 5_000;
 /** A standby that has not streamed from a primary that leads for this long is started anew, ms. */
 const notStreamingMs = 60_000;
 /** A start that takes longer is told, ms. */
@@ -96,8 +100,40 @@ export function rejoin(draft: Draft, leader: LeaderValue): boolean {
     draft.problem('Diverged', `${forked}; waiting for the primary's checkpoint on its timeline`);
     return false;
   }
+  if (draft.now - since < replacedMs && canBeReplaced(facts, leader)) {
+    draft.problem(
+      'Diverged',
+      `${forked}; waiting until another standby has replaced it in the synchronous set`,
+    );
+    return false;
+  }
   draft.operate({ do: 'rewind', upstream: { instance: leader.instance, address: leader.address } }, forked);
   return true;
+}
+
+/**
+ * The synchronous set names this instance, and another one that is not in it could be named instead. Until the rewind has
+ * ended nobody could go on with these data: if the primary were lost for good meanwhile, so were all commits (R4, R7).
+ */
+function canBeReplaced(facts: Facts, leader: LeaderValue): boolean {
+  const { dcs, me, peers, volume } = facts;
+  const { sync, config } = dcs.view;
+  if (sync?.value.mode !== 'sync' || volume.state !== 'ready') return false;
+  const { names } = sync.value;
+  if (!includesMember(names, { instance: me.instance, dataId: volume.dataId })) return false;
+  return [...dcs.view.members.values()].some(({ value: { instance, dataId } }) => {
+    const peer = peers.get(instance);
+    return (
+      instance !== leader.instance &&
+      instance !== me.instance &&
+      !includesMember(names, { instance, dataId }) &&
+      mayLead(config?.value, instance) &&
+      peer !== undefined &&
+      isFresh(facts, peer) &&
+      peer.answer.dataId === dataId &&
+      peer.answer.state === 'standby'
+    );
+  });
 }
 
 /**
