@@ -67,6 +67,7 @@ byte number[3], used;
 #ifdef READS
 byte began[3], heldBy[3];
 bit shut[3];
+byte shownIn[4]; /* the term in which the record at this position was first shown to somebody */
 #endif
 
 /* agents */
@@ -118,6 +119,11 @@ byte dead;
 #define CLOSE(i) skip
 #define BEGIN(i) skip
 #endif
+#ifdef READS
+#define SHOW(i, p) if :: AT(acked, p) == 0 -> shownIn[p] = tl[i] :: else fi
+#else
+#define SHOW(i, p) skip
+#endif
 #ifdef TORN_IS_STARTED
 #define USABLE(i) (!stranger[i])
 #else
@@ -166,7 +172,12 @@ byte dead;
 #endif
 
 /* Everything acknowledged in this term or an earlier one is in the history of a primary of this term. */
-#define HOLDSAT(i, t, p) assert(!(AT(acked, p) != 0 && AT(acked, p) <= t && AT(wal[i], p) != AT(acked, p)))
+#ifdef READS
+#define SINCE(p) shownIn[p]
+#else
+#define SINCE(p) AT(acked, p)
+#endif
+#define HOLDSAT(i, t, p) assert(!(AT(acked, p) != 0 && SINCE(p) <= t && AT(wal[i], p) != AT(acked, p)))
 #define HOLDSALL(i, t) HOLDSAT(i, t, 1); HOLDSAT(i, t, 2); HOLDSAT(i, t, 3); assert(!torn[i])
 /* A newer primary that runs has the record at p. */
 #define NEWERHAS(x, i, p) assert(!(pg[x] == PRIMARY && tl[x] > tl[i] && AT(wal[x], p) != AT(wal[i], p)))
@@ -212,7 +223,7 @@ byte dead;
 #define STARTS(i) (!torn[i])
 #endif
 #ifdef LATER_TERMS_KNOWN
-#define NOTBEHIND(i) (term >= tl[i]) /* etcd is not behind what this data directory knows */
+#define NOTBEHIND(i) (term >= tl[i]) /* code: olderThanKnown */
 #else
 #define NOTBEHIND(i) 1
 #endif
@@ -243,7 +254,7 @@ byte dead;
        printf("%d writes sync with %d\n", i, x); kind[i] = SYNC; fate[i] = SENT; carried[i] = sure[i] | BIT(x); valid[i] = current[i] }
 /* code: planSyncSet, tendSyncSet (R3) */
 #define LEAVE(i, x) \
-  :: d_step { x != i && LEADSPRIMARY(i) && (sure[i] & BIT(x)) && WISH(DEAD(x)) -> \
+  :: d_step { x != i && LEADSPRIMARY(i) && (sure[i] & BIT(x)) && WISH(DEAD(x) || FORKED(i, x)) -> \
        printf("%d writes sync without %d\n", i, x); kind[i] = SYNC; fate[i] = SENT; carried[i] = sure[i] & ~BIT(x) & ALL; valid[i] = current[i] }
 /* code: wantedSettings, follow: it streams from whomever it takes for the leader, which may be an old one */
 #define CONNECT(i, x) \
@@ -251,8 +262,14 @@ byte dead;
        printf("%d streams from %d\n", i, x); from[i] = x }
 /* code: rejoin, divergence: the directory is torn until the end */
 #define REWINDTO(i, x) \
-  :: d_step { x != i && pg[i] != PRIMARY && !torn[i] && led[i] == 0 && kind[i] == 0 && pg[x] == PRIMARY && !DEAD(x) && WISH(holder == x) && holder != i && NOTOLDER(i, x) && !ISPREFIX(wal[i], wal[x]) -> \
+  :: d_step { x != i && pg[i] != PRIMARY && !torn[i] && led[i] == 0 && kind[i] == 0 && pg[x] == PRIMARY && !DEAD(x) && WISH(holder == x) && holder != i && NOTOLDER(i, x) && NOTCOUNTED(i, x) && !ISPREFIX(wal[i], wal[x]) -> \
        printf("%d is being rewound to %d\n", i, x); wal[i] = FIRST(wal[i], COMMON(wal[i], wal[x])); from[i] = x; pg[i] = DOWN; REWINDS(i, x) }
+#ifdef COUNTED_IS_REWOUND
+#define NOTCOUNTED(i, x) 1
+#else
+/* code: canBeReplaced: whom etcd counts on is not taken apart while somebody else could be counted on instead */
+#define NOTCOUNTED(i, x) (!(named & BIT(i)) || DEAD(3 - i - x))
+#endif
 #ifdef REWIND
 #define REWINDS(i, x) torn[i] = 1
 #else
@@ -276,11 +293,14 @@ byte dead;
 #else
 #define CLONEFROM(i, x)
 #endif
+/* x has what i has not, or is torn: it cannot confirm anything before it is rewound */
+#define FORKED(i, x) (torn[x] || !ISPREFIX(wal[x], wal[i]))
+#define CONFIRMS(i, x) ((require[i] & BIT(x)) && !DEAD(x) && !FORKED(i, x))
 #define WITH(i, x) ADDNAME(i, x) DROPNAME(i, x) JOIN(i, x) LEAVE(i, x) CONNECT(i, x) REWINDTO(i, x) CLONEFROM(i, x)
 #ifdef PREFERRED
 #define SHORT(i) 0
 #else
-#define SHORT(i) ((require[i] & ALL & ~dead) == 0)
+#define SHORT(i) (!CONFIRMS(i, 0) && !CONFIRMS(i, 1) && !CONFIRMS(i, 2))
 #endif
 
 proctype instance(byte i)
@@ -312,7 +332,7 @@ end: do
 #ifdef LITERAL
             assert(tl[i] >= newest); newest = tl[i];
 #endif
-            acked = acked | (tl[i] << (2 * (q - 1)))
+            SHOW(i, q); acked = acked | (tl[i] << (2 * (q - 1)))
        :: else
        fi; q = 0 }
 
@@ -479,9 +499,9 @@ end: do
 #ifdef READS
   /* code: openToClients, opensWithPromotion: what clients then read may not get lost */
   :: d_step { led[i] && pg[i] == PRIMARY && led[i] == tl[i] && shut[i] && READABLE(i, 0) && READABLE(i, 1) && READABLE(i, 2) -> printf("%d lets clients in\n", i); shut[i] = 0;
-       if :: began[i] >= 1 -> assert(AT(acked, 1) == 0 || AT(acked, 1) == AT(wal[i], 1)); acked = (acked & ~3) | (wal[i] & 3) :: else fi;
-       if :: began[i] >= 2 -> assert(AT(acked, 2) == 0 || AT(acked, 2) == AT(wal[i], 2)); acked = (acked & ~12) | (wal[i] & 12) :: else fi;
-       if :: began[i] >= 3 -> assert(AT(acked, 3) == 0 || AT(acked, 3) == AT(wal[i], 3)); acked = (acked & ~48) | (wal[i] & 48) :: else fi;
+       if :: began[i] >= 1 -> assert(AT(acked, 1) == 0 || AT(acked, 1) == AT(wal[i], 1)); SHOW(i, 1); acked = (acked & ~3) | (wal[i] & 3) :: else fi;
+       if :: began[i] >= 2 -> assert(AT(acked, 2) == 0 || AT(acked, 2) == AT(wal[i], 2)); SHOW(i, 2); acked = (acked & ~12) | (wal[i] & 12) :: else fi;
+       if :: began[i] >= 3 -> assert(AT(acked, 3) == 0 || AT(acked, 3) == AT(wal[i], 3)); SHOW(i, 3); acked = (acked & ~48) | (wal[i] & 48) :: else fi;
        began[i] = 0; heldBy[i] = NOBODY }
 #endif
   WITH(i, 0) WITH(i, 1) WITH(i, 2)

@@ -259,6 +259,13 @@ export const runs: readonly ModelRun[] = [
   ),
   agreement(
     'broken',
+    'agreement-counted-is-rewound',
+    'R7',
+    'TERMS=3 RECORDS=1 LIVENESS REWIND TWO COUNTED_IS_REWOUND',
+    'the old leader is rewound while sync still names it, and the new leader is lost for good',
+  ),
+  agreement(
+    'broken',
     'agreement-etcd-put-back',
     '',
     'TERMS=3 RECORDS=1 SNAPSHOT',
@@ -546,7 +553,7 @@ export const runs: readonly ModelRun[] = [
     'holds',
     'long-agreement-liveness-rewind',
     'R5 R7 R9',
-    'TERMS=3 RECORDS=1 LIVENESS REWIND',
+    'TERMS=3 RECORDS=1 LIVENESS REWIND TWO',
     'liveness, pg_rewind interrupted',
     long,
   ),

@@ -77,7 +77,9 @@ export async function check(search: Search): Promise<Answer> {
   const began = performance.now();
   let output: string;
   try {
-    output = await run('timeout', ['--kill-after=20', `${search.limitS}`, './pan', ...args], { cwd: at });
+    output = await run('timeout', ['--signal=INT', '--kill-after=20', `${search.limitS}`, './pan', ...args], {
+      cwd: at,
+    });
   } catch (error) {
     // 124: the time was over, and the verifier said what it had.
     if (!(error instanceof CommandError)) throw error;
