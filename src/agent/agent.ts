@@ -80,6 +80,8 @@ const urgentAfterTakeoverMs = 3_000;
 /** How often the other agents are asked, ms. */
 const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, verify: 20, other: 1_000 } as const;
 const slotsEveryMs = 10_000;
+/** How often the copies of failover slots are brought up to date, ms. */
+const copySlotsEveryMs = 5_000;
 /** How often setting the application's password is tried, ms. */
 const passwordEveryMs = 5_000;
 /** How often it is looked at whether the member key should change, ms. */
@@ -100,6 +102,7 @@ export class Agent {
   #slotsAt = 0;
   #publishedAt = 0;
   #slots: readonly string[] = [];
+  #slotsCopiedAt = 0;
   /** The term and the verifier of the application's password that Postgres was last seen to have. */
   #passwordSet = '';
   #passwordAt = Number.NEGATIVE_INFINITY;
@@ -348,6 +351,14 @@ export class Agent {
     this.#knownData = rememberData(this.#knownData, facts.dcs.view);
     const follows = o?.inRecovery === true && o.receiver?.status === 'streaming';
     if ((leads || follows) && this.#state.operation === undefined) this.#tendSlots(facts);
+    if (follows && facts.now - this.#slotsCopiedAt > copySlotsEveryMs) {
+      this.#slotsCopiedAt = facts.now;
+      this.#o.database
+        .wakeSlotSync()
+        .catch((error: Error) =>
+          this.#o.log.debug({ err: error }, 'the copies of slots are left to themselves'),
+        );
+    }
     if (leads && this.#state.operation === undefined) this.#keepPassword(facts, reign.term);
   }
 

@@ -781,6 +781,11 @@ export class Database {
     });
   }
 
+  /** Lets the copies of failover slots be brought up to date, if this is a standby that has some. */
+  async wakeSlotSync(): Promise<void> {
+    if (this.#last?.copiesSlots === true) await this.#sql.wakeSlotSync();
+  }
+
   /** Gives the application's role the password that the operator wants; on the primary. */
   async setAppPassword(verifier: string): Promise<void> {
     if (await this.#sql.setPassword(appUser, verifier))
@@ -985,11 +990,18 @@ function toObservation(seen: SqlObservation, at: number, overridden: readonly st
       syncPriority: r.syncPriority ?? 0,
       ...(r.flushLsn === null ? {} : { flushLsn: r.flushLsn }),
     })),
+    ...failoverSlots(seen),
     ...(seen.startupWaitEvent === 'RecoveryApplyDelay' ? { waitsToApply: true } : {}),
     commitWaitMs: seen.syncWaiters.longestMs,
     pendingRestart: seen.pendingRestart,
     overridden,
   };
+}
+
+function failoverSlots({ slots, inRecovery }: SqlObservation): Pick<Observation, 'failoverSlots'> {
+  const usable = slots.filter((s) => s.failover && !s.temporary && s.walStatus !== 'lost');
+  const names = usable.filter((s) => !inRecovery || s.synced).map((s) => s.name);
+  return names.length === 0 ? {} : { failoverSlots: names };
 }
 
 function sameList(a: readonly string[], b: readonly string[]): boolean {

@@ -56,8 +56,11 @@ async function copied(primary: TestInstance, standbys: TestInstance[], name: str
       await run(primary, 'SELECT pg_log_standby_snapshot()');
       if (name === 'feed') await consume(primary);
       else await run(primary, `SELECT pg_logical_slot_get_changes('${name}', NULL, NULL)`);
-      // The postmaster thinks of a worker that has ended when it has something to do; the agent gives it that.
-      for (const standby of standbys) await run(standby, 'SELECT');
+      for (const standby of standbys) {
+        // The postmaster thinks of a worker that has ended when it has something to do; the agent gives it that.
+        await run(standby, 'SELECT');
+        await standby.sql.wakeSlotSync();
+      }
       const seen = await Promise.all(standbys.map((standby) => standby.sql.observe()));
       return seen.every(({ slots }) =>
         slots.some((s) => s.name === name && s.synced && s.failover && !s.temporary),

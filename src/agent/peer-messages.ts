@@ -16,6 +16,7 @@ const schema = z.object({
   receivedLsn: lsn.optional(),
   replayedLsn: lsn.optional(),
   streamsFrom: z.string().max(253).optional(),
+  failoverSlots: z.array(z.string().max(64)).max(1_000).optional(),
   replaysLocalWal: z.boolean().optional(),
   storageStalled: z.boolean().optional(),
   checkpointed: z.boolean(),

@@ -74,6 +74,7 @@ const answer = z.object({
   walReceiver: walReceiverRow.nullable(),
   walReceiverPid: count.nullable(),
   startupWaitEvent: z.string().nullable(),
+  copiesSlots: z.boolean(),
   replication: z.array(replicationRow),
   slots: z.array(slotRow),
   synchronousStandbyNames: z.string(),
@@ -104,6 +105,8 @@ export interface Observation {
   readonly walReceiverPid: number | null;
   /** Standby: what its startup process waits for, for example RecoveryRetrieveRetryInterval or RecoveryWalStream. */
   readonly startupWaitEvent: string | null;
+  /** Standby, from Postgres 17: the worker that copies failover slots runs. */
+  readonly copiesSlots: boolean;
   readonly replication: readonly Readonly<ReplicationRow>[];
   readonly slots: readonly Readonly<SlotRow>[];
   /** In force in the session that was asked; other processes reload one by one. */
@@ -156,6 +159,7 @@ SELECT json_build_object(
     FROM pg_stat_wal_receiver WHERE pid IS NOT NULL LIMIT 1),
   'walReceiverPid', (SELECT pid FROM a WHERE backend_type = 'walreceiver' LIMIT 1),
   'startupWaitEvent', (SELECT wait_event FROM a WHERE backend_type = 'startup' LIMIT 1),
+  'copiesSlots', EXISTS (SELECT FROM a WHERE backend_type = 'slotsync worker'),
   'replication', (SELECT coalesce(json_agg(json_build_object(
       'pid', pid, 'applicationName', coalesce(application_name, ''), 'clientAddress', host(client_addr),
       'state', state, 'syncState', sync_state, 'syncPriority', sync_priority, 'sentLsn', sent_lsn,
@@ -178,7 +182,7 @@ SELECT json_build_object(
 FROM (SELECT pg_is_in_recovery() AS recovering) AS r`;
 const observationStatement = `WITH a AS MATERIALIZED (
   SELECT pid, backend_type, wait_event, query_start FROM pg_stat_activity
-  WHERE backend_type IN ('walreceiver', 'startup') OR wait_event = 'SyncRep'
+  WHERE backend_type IN ('walreceiver', 'startup', 'slotsync worker') OR wait_event = 'SyncRep'
 ) ${observation}`;
 
 const identifyRow = z.object({ timeline: z.coerce.number().int() });
@@ -369,6 +373,19 @@ export class LocalSql {
     const { pid } = z.object({ pid: count }).parse(row);
     sendSignal(pid, 'SIGTERM');
     return pid;
+  }
+
+  /**
+   * Lets the worker that copies failover slots look at the primary now: by itself it may sleep for 30 s, and a new slot is
+   * lost with its primary before it is copied. No-op when there is none. SIGUSR1 sets its latch, as Postgres's own
+   * processes do with each other.
+   */
+  async wakeSlotSync(timeoutMs?: number): Promise<void> {
+    const rows = await this.#query(
+      `SELECT pid FROM pg_stat_activity WHERE backend_type = 'slotsync worker'`,
+      timeoutMs,
+    );
+    for (const { pid } of z.array(z.object({ pid: count })).parse(rows)) sendSignal(pid, 'SIGUSR1');
   }
 
   /**

@@ -1817,6 +1817,19 @@ describe('switchover', () => {
     expect(operation(next)?.do).toBe('checkpoint');
   });
 
+  it('waits for the copies of failover slots, but not for ever', () => {
+    const handover = (copies: readonly string[] | undefined, since = now - 100) =>
+      tick(phase('prepare', { since }), {
+        ...asked,
+        postgres: primary([walsender(B, { syncPriority: 1 })], { failoverSlots: ['feed'] }),
+        peers: [answer(B, copies === undefined ? {} : { failoverSlots: copies })],
+      }).state.handover?.phase;
+    expect(handover(undefined)).toBe('prepare');
+    expect(handover(['other'])).toBe('prepare');
+    expect(handover(['other', 'feed'])).toBe('checkpoint');
+    expect(handover(undefined, now - 7_000)).toBe('checkpoint');
+  });
+
   it('first makes the wished standby synchronous, even if the set is complete', () => {
     const both = {
       ...asked,

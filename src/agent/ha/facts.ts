@@ -96,6 +96,8 @@ export interface Observation {
   readonly replayedLsn?: bigint;
   /** Standby: it replays what was on its disk when it was started; it may hold more than the positions say. */
   readonly replaysLocalWal?: boolean;
+  /** Primary: slots that are to survive a failover; standby: those of which it has a copy that can be used. */
+  readonly failoverSlots?: readonly string[];
   /** Standby: it has WAL that it is not yet to replay. */
   readonly waitsToApply?: boolean;
   readonly receiver?: { readonly status: string; readonly senderHost: string };
@@ -138,6 +140,8 @@ export interface PeerAnswer {
   readonly replayedLsn?: bigint | undefined;
   /** Standby: the instance that it streams from, while it does; older versions do not say it. */
   readonly streamsFrom?: string | undefined;
+  /** Standby: the failover slots of which it has a copy that can be used; older versions do not say it. */
+  readonly failoverSlots?: readonly string[] | undefined;
   /** Standby: it may hold more than that (see `Observation`). */
   readonly replaysLocalWal?: boolean | undefined;
   /** What is written to its volumes does not become durable: no commit that waits for it will be acknowledged soon. */

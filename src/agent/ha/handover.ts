@@ -1,3 +1,4 @@
+import type { MemberRef } from '../../dcs/index.ts';
 import { replicationName } from '../../postgres/replication-names.ts';
 import { isFresh } from './candidate.ts';
 import type { Draft } from './draft.ts';
@@ -14,6 +15,9 @@ const handoverPhaseMs = {
   verify: 5_000,
   vacate: 5_000,
 } as const;
+
+/** How long a switchover waits for copies of failover slots, ms: longer than an agent lets a copier sleep. */
+const slotCopiesMs = 7_000;
 
 /** Postgres is down in the midst of a reign that goes on. */
 export function startAgain(draft: Draft): void {
@@ -100,11 +104,13 @@ export function continueHandover(draft: Draft, reign: Reign): void {
       const near =
         walsender?.state === 'streaming' &&
         (o?.flushLsn ?? 0n) - (walsender.flushLsn ?? 0n) <= handoverLagBytes;
-      if (target !== undefined && near) {
+      const lacking = target === undefined ? [] : slotsWithoutCopy(facts, target);
+      const waits = lacking.length > 0 && draft.now - handover.since < slotCopiesMs && !facts.stopRequested;
+      if (target !== undefined && near && !waits) {
         draft.set({ handover: { ...handover, target, phase: 'checkpoint', since: draft.now } });
         return draft.operate(
           { do: 'checkpoint' },
-          `a short shutdown needs little left to write (${handover.reason})`,
+          `a short shutdown needs little left to write (${handover.reason})${lacking.length === 0 ? '' : `; slots without a copy, which will be lost: ${lacking.join(', ')}`}`,
         );
       }
       if (o !== undefined) tendSyncSet(draft, reign, o);
@@ -145,6 +151,15 @@ export function continueHandover(draft: Draft, reign: Reign): void {
       // The transaction had no definite answer, and a later write succeeded: it did not happen and never will.
       return draft.set({ handover: { ...handover, phase: 'verify' } });
   }
+}
+
+/**
+ * Failover slots of which the target has no copy that can be used. They are waited for a while only: one whose consumer
+ * does not go on never gets a copy, and is no reason not to hand over.
+ */
+function slotsWithoutCopy({ postgres, peers }: Facts, target: MemberRef): string[] {
+  const copies = peers.get(target.instance)?.answer.failoverSlots ?? [];
+  return (postgres.observation?.failoverSlots ?? []).filter((name) => !copies.includes(name));
 }
 
 /** The way back: this instance leads on (rule R2 has been obeyed: no barrier stands). */

@@ -27,6 +27,7 @@ export function answerProbe(state: HaState, facts: Facts): PeerAnswer {
     timeline: o?.timeline,
     receivedLsn: running ? (o.inRecovery ? o.receivedLsn : o.flushLsn) : undefined,
     replayedLsn: running ? o.replayedLsn : undefined,
+    ...(standby && o.failoverSlots !== undefined ? { failoverSlots: o.failoverSlots } : {}),
     ...(standby && o.receiver?.status === 'streaming'
       ? { streamsFrom: facts.applied?.upstream?.instance }
       : {}),
