@@ -7,6 +7,7 @@ import type { Action } from '../action.ts';
 import { operatorAnnotation } from '../annotations.ts';
 import { filledClaim, Model, now } from '../testing/model.ts';
 import { encode, read } from './desired/secrets.ts';
+import { membersOf } from './members.ts';
 import { planCluster } from './plan.ts';
 
 const spec = (synchronous: number, asynchronous: number, more: object = {}): PgClusterSpecInput => ({
@@ -578,6 +579,22 @@ describe('rolling changes', () => {
       status: 'False',
       reason: 'RestartPending',
     });
+  });
+});
+
+describe('an instance that replays late', () => {
+  const instances = [{ name: 'shop-3', applyDelaySeconds: 3_600 }];
+
+  it('never leads, and is well also while it does not stream', async () => {
+    const model = await running(1, 1, { instances });
+    expect(model.config?.instances).toEqual({ 'shop-3': { noFailover: true, applyDelaySeconds: 3_600 } });
+    const catchingUp = (name: string) => {
+      const says = model.members.get(name);
+      if (says !== undefined) model.members.set(name, { ...says, state: 'catching-up' });
+      return membersOf(model.snapshot).find((each) => each.name === name)?.healthy;
+    };
+    expect(catchingUp('shop-3')).toBe(true);
+    expect(catchingUp('shop-2')).toBe(false);
   });
 });
 
