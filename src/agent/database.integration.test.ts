@@ -180,6 +180,7 @@ test('a Postgres that does not answer for long is a problem', async () => {
 });
 
 test('the data of before the last clone are removed between operations, never during one', async () => {
+  const removing = join(paths.dataRoot, 'pgdata.removing');
   const files = Array.from({ length: 2_000 }, (_, i) => join(paths.pgdataOld, `${i}`));
   await mkdir(paths.pgdataOld);
   for (const file of files) await writeFile(file, '');
@@ -194,7 +195,7 @@ test('the data of before the last clone are removed between operations, never du
     if (++removed === 20)
       fence = database.operate({ do: 'fence', why: 'a test' }).then(async ({ ok }) => {
         point.reached = () => undefined;
-        return { ok, left: await readdir(paths.pgdataOld) };
+        return { ok, left: await readdir(removing) };
       });
   };
   await database.forgetOldData();
@@ -202,10 +203,10 @@ test('the data of before the last clone are removed between operations, never du
   expect(ok).toBe(true);
   expect(left.length).toBeGreaterThan(1_900);
   await sleep(20);
-  expect(await readdir(paths.pgdataOld)).toEqual(left);
+  expect(await readdir(removing)).toEqual(left);
 
   await database.forgetOldData();
-  expect(await readdir(paths.dataRoot)).not.toContain('pgdata.old');
+  expect((await readdir(paths.dataRoot)).sort()).toEqual(['agent', 'pgdata']);
 });
 
 test('what came of operations is not kept', async () => {

@@ -10,7 +10,7 @@ import { remoteDataBytes } from './remote.ts';
 import type { Upstream } from './settings.ts';
 import { setStandbySignal } from './settings-files.ts';
 import { syncMethod } from './sync-method.ts';
-import { discardData, newWalDirectory, swapIn, volumeSpace } from './volume.ts';
+import { discardData, newWalDirectory, removeOldData, swapIn, volumeSpace } from './volume.ts';
 
 export interface CloneOptions {
   readonly source: Upstream;
@@ -24,7 +24,8 @@ export interface CloneOptions {
 
 /**
  * Copies another instance's data with pg_basebackup into `pgdata.new`, checks it, gives it a new data id and swaps it
- * in, durably; the old data stays as `pgdata.old` until `removeOldData`. Postgres must not run. A taint of the old data
+ * in, durably; the old data stays as `pgdata.old` until `removeOldData`, also through further clones if there is room for
+ * three copies meanwhile. Postgres must not run. A taint of the old data
  * ends with it. A crash at any point leaves either the old data or the new (`prepareVolume`). No timeout by default:
  * pass a signal.
  * Throws PostgresError `NotEnoughSpace` (nothing is copied then), `ProgramFailed`, `ProgramTimeout`,
@@ -37,7 +38,6 @@ export async function clone(
   const { paths, binaries } = installation;
   const dataId = dataIdSchema.parse(options.dataId);
   await removeDurably(paths.pgdataNew);
-  await removeDurably(paths.pgdataOld);
   if (options.inPlace === true) await discardData(paths);
   await checkSpace(paths, options);
   const walDirectory = newWalDirectory(paths, dataId);
@@ -84,7 +84,9 @@ const spaceFactor = 1.1;
 async function checkSpace(paths: PostgresPaths, options: CloneOptions & Limits): Promise<void> {
   const { timeoutMs: _, ...limits } = options;
   const needed = Math.ceil((await remoteDataBytes(paths, options.source, limits)) * spaceFactor);
-  const { freeBytes } = (await volumeSpace(paths)).data;
+  const free = async () => (await volumeSpace(paths)).data.freeBytes;
+  let freeBytes = await free();
+  if (freeBytes < needed && (await removeOldData(paths, limits))) freeBytes = await free();
   if (freeBytes >= needed) return;
   throw new PostgresError('NotEnoughSpace', {
     expected: `${needed} bytes free on the volume: the data at ${options.source.address} and 10 % more`,

@@ -89,6 +89,36 @@ test('a swap keeps the old data and its WAL until they are removed', async () =>
   expect(await readdir(paths.walRoot ?? '')).toEqual([`pg_wal.${newId}`]);
 });
 
+test('further swaps keep the data of before the first one: the copies since have not been proven', async () => {
+  await prepareVolume(paths);
+  for (const dataId of [oldId, newId, '00000000000000cc']) {
+    await makeData(dataId);
+    await swapIn(paths, identity(dataId));
+  }
+  expect(await content(paths.pgdata)).toBe('00000000000000cc');
+  expect(await content(paths.pgdataOld)).toBe(oldId);
+  expect((await readdir(paths.dataRoot)).sort()).toEqual(['agent', 'pgdata', 'pgdata.old']);
+  expect(await removeOldData(paths)).toBe(true);
+  expect(await readdir(paths.walRoot ?? '')).toEqual(['pg_wal.00000000000000cc']);
+});
+
+test('old data of which a part was removed already are no data', async () => {
+  await prepareVolume(paths);
+  for (const dataId of [oldId, newId]) {
+    await makeData(dataId);
+    await swapIn(paths, identity(dataId));
+  }
+  const interrupted = new AbortController();
+  await mkdir(join(paths.pgdataOld, 'base'));
+  const removal = removeOldData(paths, { signal: interrupted.signal });
+  while ((await readdir(paths.dataRoot)).includes('pgdata.old'));
+  interrupted.abort();
+  await removal.catch(() => undefined);
+  await makeData('00000000000000cc');
+  await swapIn(paths, identity('00000000000000cc'));
+  expect(await content(paths.pgdataOld)).toBe(newId);
+});
+
 test('removing the old data leaves the WAL of a clone under way alone', async () => {
   await prepareVolume(paths);
   for (const dataId of [oldId, newId]) {

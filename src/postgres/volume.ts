@@ -57,10 +57,10 @@ export function newWalDirectory(paths: PostgresPaths, dataId: string): string | 
 
 /**
  * Makes `pgdata.new`, which must be complete and durable, the data of the volume. Crash-safe: writing
- * `identity.next.json` is the decision, and `prepareVolume` finishes what was decided.
+ * `identity.next.json` is the decision, and `prepareVolume` finishes what was decided. What was there becomes
+ * `pgdata.old`, unless there is one already: then what was there is a copy that has never been proven, and goes.
  */
 export async function swapIn(paths: PostgresPaths, identity: Identity): Promise<void> {
-  await removeDurably(paths.pgdataOld);
   await writeRecord(nextIdentityFile(paths), identitySchema, identity);
   await finishSwap(paths);
   await removeUnusedWalDirectories(paths);
@@ -70,7 +70,8 @@ async function finishSwap(paths: PostgresPaths): Promise<void> {
   if ((await readRecord(nextIdentityFile(paths), identitySchema)) === undefined) return;
   if (await exists(paths.pgdataNew)) {
     if (await exists(paths.pgdata)) {
-      await renameDurably(paths.pgdata, paths.pgdataOld);
+      await removeDurably(discarded(paths));
+      await renameDurably(paths.pgdata, (await exists(paths.pgdataOld)) ? discarded(paths) : paths.pgdataOld);
     }
     await renameDurably(paths.pgdataNew, paths.pgdata);
   } else if (!(await exists(paths.pgdata))) {
@@ -81,11 +82,13 @@ async function finishSwap(paths: PostgresPaths): Promise<void> {
     });
   }
   await renameDurably(nextIdentityFile(paths), identityFile(paths));
+  await removeDurably(discarded(paths));
 }
 
-/** Throws away the present data at once, for a reclone without room for two copies. */
+/** Throws away the present data at once, and the old, for a reclone without room for two copies. */
 export async function discardData(paths: PostgresPaths): Promise<void> {
   await removeDurably(paths.pgdataOld);
+  await removeDurably(removing(paths));
   await removeDurably(discarded(paths));
   if (await exists(paths.pgdata)) await renameDurably(paths.pgdata, discarded(paths));
   await removeDurably(identityFile(paths));
@@ -101,9 +104,14 @@ export async function removeOldData(
   paths: PostgresPaths,
   { signal }: Pick<Limits, 'signal'> = {},
 ): Promise<boolean> {
-  if (!(await exists(paths.pgdataOld))) return false;
-  await removeContents(paths.pgdataOld, signal);
-  await removeDurably(paths.pgdataOld);
+  // Under another name: what is only partly there is nobody's data any more.
+  if (await exists(paths.pgdataOld)) {
+    signal?.throwIfAborted();
+    await removeDurably(removing(paths));
+    await renameDurably(paths.pgdataOld, removing(paths));
+  } else if (!(await exists(removing(paths)))) return false;
+  await removeContents(removing(paths), signal);
+  await removeDurably(removing(paths));
   await removeUnusedWalDirectories(paths);
   return true;
 }
@@ -132,6 +140,11 @@ async function removeContents(directory: string, signal: AbortSignal | undefined
     if (entry.isDirectory()) await removeContents(path, signal);
     await rm(path, { recursive: true, force: true });
   }
+}
+
+/** The old data while they are being removed. */
+function removing(paths: PostgresPaths): string {
+  return join(paths.dataRoot, 'pgdata.removing');
 }
 
 function discarded(paths: PostgresPaths): string {
