@@ -93,7 +93,6 @@ const limit = {
   promotion: 60_000,
   configure: 10_000,
   stop: 55_000,
-  rewind: 600_000,
   checkpoint: 300_000,
   proof: 3_000,
   /** For an operation to end that a fence interrupted; all that it can still wait for is a disk. */
@@ -109,6 +108,11 @@ const walsendersWakeAfterMs = [0, 50];
 const silenceTellMs = 5_000;
 /** How often a volume that cannot be read is looked at again, ms. */
 const lookAgainMs = 1_000;
+
+/** A Postgres that ended for want of room needs this many free WAL segments: one to go on with, and one for the next. */
+const roomSegments = 2;
+/** Postgres's `disk_full` (errcodes.txt). */
+const diskFullState = '53100';
 
 /** How often a standby looks whether its primary was restarted with less of the settings that it may not have less of, ms. */
 const controlEveryMs = 3_000;
@@ -154,6 +158,8 @@ export class Database {
   /** The user's settings in force, checked for this generation of them. */
   #checked: UserSettings | undefined;
   #userProblem: { readonly reason: string; readonly message: string } | undefined;
+  /** The last Postgres ended because there was no room on a volume. */
+  #endedForRoom = false;
   #volumeProblem: { readonly reason: string; readonly message: string } | undefined;
   /** Since when each look at Postgres has failed, and why the last one did. */
   #silence: { readonly since: number; readonly message: string } | undefined;
@@ -335,16 +341,16 @@ export class Database {
       const lsn = await step(this.#run(operation, signal), signal);
       return lsn === undefined ? { ok: true } : { ok: true, lsn };
     } catch (error) {
-      const message = messageOf(error);
       return {
         ok: false,
-        reason:
-          error instanceof PostgresError
+        reason: isForRoom(error)
+          ? 'DiskFull'
+          : error instanceof PostgresError
             ? error.code
             : error instanceof OperationError
               ? error.reason
               : 'OperationFailed',
-        message,
+        message: messageOf(error),
         ...(error instanceof OperationError && error.needsClone ? { needsClone: true } : {}),
       };
     } finally {
@@ -447,6 +453,7 @@ export class Database {
     if (this.#volume.state !== 'ready')
       throw new OperationError('VolumeNotReady', 'there is no usable data directory');
     const control = await readControlData(this.#o.installation, { signal });
+    if (this.#endedForRoom) await step(this.#waitForRoom(control.walSegmentBytes), signal);
     this.#control = control.settings;
     this.#controlAtEnd = undefined;
     this.#checked = undefined;
@@ -484,6 +491,19 @@ export class Database {
     this.#applied = { ...settings, generation: this.#o.user().generation };
     await this.observe(2_000);
     return as === 'primary' ? (this.#last?.flushLsn ?? undefined) : undefined;
+  }
+
+  /** A Postgres that ended because its disk was full would come up and end again and again. */
+  async #waitForRoom(walSegmentBytes: number): Promise<void> {
+    const { data, wal } = await volumeSpace(this.#o.installation.paths);
+    const needed = roomSegments * walSegmentBytes;
+    const free = Math.min(data.freeBytes, wal.freeBytes);
+    if (free < needed)
+      throw new OperationError(
+        'DiskFull',
+        `Postgres ended because its disk was full, and is not started before ${inMebibytes(needed)} are free; found ${inMebibytes(free)}; enlarge the volume`,
+      );
+    this.#endedForRoom = false;
   }
 
   async #configure(settings: Settings, signal: AbortSignal): Promise<void> {
@@ -712,13 +732,21 @@ export class Database {
     }
   }
 
-  async #rewind(upstream: Upstream, signal: AbortSignal): Promise<void> {
+  async #stopForCopy(signal: AbortSignal): Promise<void> {
     await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
     await this.#ended();
+    if (this.#state.process !== 'none')
+      throw new OperationError(
+        'StaleProcesses',
+        'processes of Postgres still wait for the disk; nothing is written to their directory before they are gone',
+      );
+  }
+
+  async #rewind(upstream: Upstream, signal: AbortSignal): Promise<void> {
+    await this.#stopForCopy(signal);
     const outcome = await rewind(this.#o.installation, {
       source: this.#upstream(upstream),
       dataId: this.#identity?.dataId ?? '',
-      timeoutMs: limit.rewind,
       signal,
     });
     await this.#readVolume();
@@ -727,8 +755,7 @@ export class Database {
   }
 
   async #clone(upstream: Upstream, signal: AbortSignal): Promise<void> {
-    await this.#process.stop('fast', { timeoutMs: limit.stop, signal });
-    await this.#ended();
+    await this.#stopForCopy(signal);
     const dataId = randomBytes(8).toString('hex');
     await clone(this.#o.installation, {
       source: this.#upstream(upstream),
@@ -907,6 +934,8 @@ export class Database {
   #onLog(record: PostgresLogRecord): void {
     const { level, message, ...rest } = record;
     this.#o.log[level === 'fatal' ? 'error' : level]({ postgres: rest }, message);
+    if (record.sqlState === diskFullState && (record.severity === 'PANIC' || record.severity === 'FATAL'))
+      this.#endedForRoom = true;
     // A walreceiver passes on what its sender says; the words of anybody else, such as a user's query, count for nothing.
     if (
       record.backendType === 'walreceiver' &&
@@ -946,6 +975,14 @@ async function step<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   return result;
 }
+
+function isForRoom(error: unknown): boolean {
+  if (error instanceof PostgresError)
+    return error.code === 'StartFailed' && error.found.includes('No space left on device');
+  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT');
+}
+
+const inMebibytes = (bytes: number) => `${Math.floor(bytes / (1 << 20))} MiB`;
 
 function isAllDoomed(dataRoot: string, processes: readonly number[]): boolean {
   const doomed = doomedProcesses(dataRoot);

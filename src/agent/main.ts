@@ -122,7 +122,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
     },
   });
   const running = agent;
-  const metrics = agentMetrics(running, database);
+  const metrics = agentMetrics(running, database, storage);
   const server = createApi(
     {
       state: () => running.answer(),

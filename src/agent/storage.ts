@@ -120,7 +120,7 @@ export class Storage {
     const [what, number] = line.split(' ');
     if (what === 'ok') {
       const { volume: name } = volume.facts;
-      volume.facts = { volume: name, goodAt: now, lookedAt: now };
+      volume.facts = { volume: name, goodAt: now, lookedAt: now, freeBytes: Number(number) };
     } else if (what === 'failed') this.#set(volume, { lookedAt: now, failure: errorName(Number(number)) });
   }
 

@@ -924,10 +924,14 @@ describe('a stalled disk', () => {
       );
     expect(problem(5_000)).toBeUndefined();
     expect(problem(5_001)).toMatchObject({
-      reason: 'StorageStalled',
+      reason: 'DiskStalled',
       message: expect.stringContaining('EIO'),
     });
     expect(problem(99_000)).toEqual(problem(5_001));
+    const free = (freeBytes: number) =>
+      storageProblem(facts({ storage: [{ volume: 'data', goodAt: now, lookedAt: now, freeBytes }] }));
+    expect(free(32 << 20)).toBeUndefined();
+    expect(free((32 << 20) - 1)?.reason).toBe('DiskFull');
   });
 });
 
@@ -2238,8 +2242,8 @@ describe('rejoining', () => {
         failure(reason),
         empty,
       ).state;
-    expect(failedOnce(0)).toMatchObject({ retryAt: now + 1_000, attempts: { clone: 1 } });
-    expect(failedOnce(30).retryAt).toBe(now + 300_000);
+    expect(failedOnce(0)).toMatchObject({ cloneAfter: now + 1_000, attempts: { clone: 1 } });
+    expect(failedOnce(30).cloneAfter).toBe(now + 300_000);
     expect(failedOnce(2).problem).toEqual({
       reason: 'CloneFailed',
       message: 'attempt 3 to clone failed (ProgramFailed), the next is in 4 s: it failed',
@@ -2281,6 +2285,43 @@ describe('rejoining', () => {
     // A copy that does not start either is not made again: it is not the data.
     expect(operation(tick({ ...failing, freshCopy: true }, off))?.do).toBe('start');
     expect(tick({ ...failing, retryAt: now + 1 }, off).commands).toEqual([]);
+  });
+
+  it('starts what is there again between copies that fail: its volume may have been enlarged', () => {
+    const off = { ...world, postgres: down };
+    const copying = follower({
+      ...doing({ do: 'clone', upstream: { instance: B.instance, address: '' } }),
+      attempts: { start: 5, rewind: 0, clone: 8, promote: 0 },
+    });
+    const failed = ended(copying, failure('NotEnoughSpace'), off).state;
+    const at = (ms: number) => ({
+      ...off,
+      now: now + ms,
+      peers: [answer(B, { state: 'primary', term: 3, openMs: 3_000 }, now + ms - 50)],
+    });
+    expect(tick(failed, at(29_999)).commands).toEqual([]);
+    expect(operation(tick(failed, at(30_000)))?.do).toBe('start');
+    expect(operation(tick(failed, at(300_000)))?.do).toBe('clone');
+  });
+
+  it('is not copied because its disk is full, and started when there is room', () => {
+    const off = { ...world, postgres: down };
+    const start = doing({ do: 'start', as: 'standby', settings });
+    let state = follower();
+    for (let i = 0; i < 9; i++) {
+      state = ended({ ...state, ...start }, failure('DiskFull'), off).state;
+      expect(tick(state, { ...off, now: now + 4_999 }).commands).toEqual([]);
+      expect(operation(tick(state, { ...off, now: now + 5_000 }))?.do).toBe('start');
+    }
+    expect(state.problem?.reason).toBe('DiskFull');
+  });
+
+  it('on a leader whose disk is full leaves the place to others at once', () => {
+    const reign: Partial<Reign> = { stage: 'start', goodAt: now - 1_000, open: false };
+    const starting = leader(reign, doing({ do: 'start', as: 'primary', settings, term: 3, timeline: 3 }));
+    const d = ended(starting, failure('DiskFull'), { ...leading, postgres: down });
+    expect(d.commands).toEqual([]);
+    expect(d.state.problem?.reason).toBe('DiskFull');
   });
 
   it('stands still when etcd holds what cannot be read', () => {

@@ -55,6 +55,8 @@ export interface StorageFacts {
   readonly goodAt: number;
   /** Up to when it was looked for; what kept this agent or the writing process from running does not count. */
   readonly lookedAt: number;
+  /** Free bytes then; undefined: not known. */
+  readonly freeBytes?: number;
   /** Why the last write failed, if it did not just take long. */
   readonly failure?: string;
 }
@@ -306,6 +308,8 @@ export interface HaState {
   /** Reigns in a row that ended because Postgres was not ready in time: each makes the next more patient. */
   readonly yielded: number;
   readonly retryAt: number;
+  /** After a clone that failed, none is begun before this. */
+  readonly cloneAfter?: number;
   /** After a fence that failed, none is begun before this; unset by one that succeeds. */
   readonly fenceAfter?: number;
   /** Since when this standby has looked diverged from the leader of that term. */

@@ -3,6 +3,7 @@ import type { Draft } from './draft.ts';
 import { timingOf } from './draft.ts';
 import type { Facts, LeaderWrite, Operation, OperationOutcome, TransactionOutcome } from './facts.ts';
 import { abandonHandover, startAgain } from './handover.ts';
+import { maxStarts } from './leader.ts';
 import { finishCommand, orderOf } from './orders.ts';
 import { wentBack } from './restored-state.ts';
 import { namesFor, opensWithPromotion } from './settings.ts';
@@ -12,8 +13,12 @@ import { namesAfterTakeover } from './sync-upkeep.ts';
 const standAgainMs = 200;
 /** At least this long between two fences, the first of which failed, ms; koschei-init does not wait for the second. */
 const fenceAgainMs = 1_000;
+/** How often it is looked whether there is room to start Postgres again, ms. */
+const roomAgainMs = 5_000;
 /** The longest wait between two attempts to clone, ms: each may read the whole of the primary's data. */
 const longestCloneWaitMs = 300_000;
+/** The longest wait before Postgres is started on what is there after a clone failed, ms. */
+const longestStartWaitMs = 30_000;
 
 /** Takes in how a transaction ended: done, refused, or not known (R2). */
 export function absorbTransaction(draft: Draft, id: number, outcome: TransactionOutcome): void {
@@ -210,7 +215,11 @@ function succeeded(draft: Draft, operation: Operation, lsn: bigint | undefined):
       draft.set({ attempts: { ...attempts, rewind: attempts.rewind + 1 } });
       return;
     case 'clone':
-      draft.set({ attempts: { start: 0, rewind: 0, clone: 0, promote: 0 }, freshCopy: true });
+      draft.set({
+        attempts: { start: 0, rewind: 0, clone: 0, promote: 0 },
+        freshCopy: true,
+        cloneAfter: undefined,
+      });
       // Whatever it was done for, an order to clone is thereby carried out.
       if (orderOf(draft)?.do === 'reclone') draft.set({ commandId: orderOf(draft)?.id });
       finishCommand(draft, 'the data directory was cloned anew');
@@ -229,7 +238,14 @@ function failed(
   const backoff = (n: number) => draft.now + Math.min(500 * 2 ** n, 30_000);
   switch (operation.do) {
     case 'start':
-      draft.set({ attempts: { ...attempts, start: attempts.start + 1 }, retryAt: backoff(attempts.start) });
+      // A copy would need more room, not less; and a leader need not try again before it lets others lead.
+      if (outcome.reason === 'DiskFull')
+        draft.set({
+          attempts: { ...attempts, start: Math.max(attempts.start, maxStarts) },
+          retryAt: draft.now + roomAgainMs,
+        });
+      else
+        draft.set({ attempts: { ...attempts, start: attempts.start + 1 }, retryAt: backoff(attempts.start) });
       return;
     case 'rewind': {
       // One that never began, because the primary could not be asked, says nothing about rewinding.
@@ -271,7 +287,13 @@ function cloneFailed(draft: Draft, outcome: { reason: string; message: string })
   const { attempts } = draft.state;
   const count = attempts.clone + 1;
   const waitMs = Math.min(1_000 * 2 ** attempts.clone, longestCloneWaitMs);
-  draft.set({ attempts: { ...attempts, clone: count }, retryAt: draft.now + waitMs });
+  // What is there may be started sooner than it is copied again.
+  const startMs = Math.min(waitMs, longestStartWaitMs);
+  draft.set({
+    attempts: { ...attempts, clone: count },
+    cloneAfter: draft.now + waitMs,
+    retryAt: draft.now + startMs,
+  });
   draft.problem(
     outcome.reason === 'NotEnoughSpace' ? outcome.reason : 'CloneFailed',
     `attempt ${count} to clone failed (${outcome.reason}), the next is in ${Math.round(waitMs / 1_000)} s: ${outcome.message}`,

@@ -159,7 +159,7 @@ export function divergence(
 /** Only from a primary that proves that it leads: old data may be the only copy. True: it was begun. */
 export function clone(draft: Draft, leader: LeaderValue, why: string): boolean {
   const { facts, state } = draft;
-  if (draft.now < state.retryAt) return false;
+  if (draft.now < Math.max(state.retryAt, state.cloneAfter ?? 0)) return false;
   const peer = leaderAnswer(facts, leader);
   if (peer === undefined || !provesLeadership(peer, leader)) {
     draft.problem('WaitingForPrimary', `${why}; waiting for a primary to clone from`);

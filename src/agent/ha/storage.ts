@@ -13,13 +13,23 @@ export function stalledStorage(facts: Facts, ms: number): StorageFacts | undefin
   return facts.storage.find(({ goodAt, lookedAt }) => lookedAt - goodAt > ms);
 }
 
-/** What people should know of the volumes of this instance. The text stays the same while the stall goes on. */
+/** Below this a volume is as good as full, bytes: two WAL segments, without which Postgres is not started again either. */
+const fullBelowBytes = 32 << 20;
+
+/** What people should know of the volumes of this instance. The text stays the same for as long as it is so. */
 export function storageProblem(facts: Facts): { reason: string; message: string } | undefined {
   const stalled = stalledStorage(facts, storageSilenceMs);
-  if (stalled === undefined) return undefined;
+  if (stalled === undefined) {
+    const full = facts.storage.find((v) => v.freeBytes !== undefined && v.freeBytes < fullBelowBytes);
+    if (full === undefined) return undefined;
+    return {
+      reason: 'DiskFull',
+      message: `the ${full.volume} volume has less than ${fullBelowBytes >> 20} MiB left; enlarge it before Postgres ends for want of room`,
+    };
+  }
   const { volume, failure } = stalled;
   return {
-    reason: 'StorageStalled',
+    reason: 'DiskStalled',
     message: `nothing written to the ${volume} volume has become durable for more than ${storageSilenceMs / 1_000} s${failure === undefined ? '' : ` (${failure})`}; look for a disk that is stalled, failed or read-only`,
   };
 }

@@ -194,6 +194,15 @@ describe('why an instance is not ready', () => {
       /StartFailed: no/,
     ],
     [
+      'its disk is stalled',
+      {
+        pod: pod(),
+        etcd: view(says({ state: 'stopped', problem: { reason: 'DiskStalled', message: 'data volume' } })),
+      },
+      'DiskStalled',
+      /^data volume/,
+    ],
+    [
       'it is on its way',
       { pod: pod(), etcd: view(says({ state: 'catching-up' })) },
       'Restarting',

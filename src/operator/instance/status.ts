@@ -206,7 +206,9 @@ function problemOf(snapshot: InstanceSnapshot, says: MemberValue | undefined): P
     return { reason: 'Restarting', message: 'The containers are starting' };
   }
   if (says?.problem !== undefined) {
-    const reason = says.problem.reason.startsWith('WaitingFor') ? 'Restarting' : 'PostgresNotRunning';
+    const { reason: what } = says.problem;
+    if (what === 'DiskFull' || what === 'DiskStalled') return { reason: what, message: says.problem.message };
+    const reason = what.startsWith('WaitingFor') ? 'Restarting' : 'PostgresNotRunning';
     return { reason, message: `${says.problem.reason}: ${says.problem.message}` };
   }
   if (says === undefined) {
