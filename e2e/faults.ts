@@ -30,6 +30,18 @@ export async function killPostgres(cluster: PostgresCluster, instance: string): 
   return Number(await cluster.exec(instance, ['sh', '-c', script]));
 }
 
+/** Stops the agent, inside its container; its Postgres goes on, until koschei-init ends both at the deadline. */
+export async function stopAgent(cluster: PostgresCluster, instance: string): Promise<number> {
+  const script = `for process in /proc/[0-9]*; do
+    case "$(tr '\\0' ' ' < $process/cmdline)" in
+      /koschei/node*main.mjs*run*) date +%s%3N; kill -STOP "\${process#/proc/}";;
+    esac
+  done 2> /dev/null`;
+  const at = Number(await cluster.exec(instance, ['sh', '-c', script]));
+  if (!(at > 0)) throw new Error(`no agent runs on ${instance}`);
+  return at;
+}
+
 /** `kubectl drain` as an administrator does it. */
 export async function drain(node: string): Promise<number> {
   const at = now();

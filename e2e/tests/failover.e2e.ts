@@ -9,7 +9,16 @@ import {
   stopApiServer,
   waitForNode,
 } from '../cluster/cluster.ts';
-import { drain, killPod, killPostgres, now, startOperator, stopOperator, uncordon } from '../faults.ts';
+import {
+  drain,
+  killPod,
+  killPostgres,
+  now,
+  startOperator,
+  stopAgent,
+  stopOperator,
+  uncordon,
+} from '../faults.ts';
 import type { Ledger } from '../ledger/ledger.ts';
 import type { PostgresCluster } from '../postgres-cluster.ts';
 import { expectShortGaps, healthyCluster, scenario, underLoad } from '../scenario.ts';
@@ -25,6 +34,7 @@ let shop: PostgresCluster;
 const longest = {
   podDeleted: 12_000,
   postgresKilled: 7_500,
+  agentStopped: 8_000,
   switchover: 9_000,
   nodeOfPrimary: 9_000,
   nodeOfStandby: 6_000,
@@ -85,6 +95,20 @@ describe('failover', () => {
         return at;
       });
       expectShortGaps(report, longest.postgresKilled);
+    },
+  );
+
+  scenario(
+    'the agent of the primary is stopped, and its Postgres goes on',
+    () => shop,
+    async () => {
+      const primary = await shop.knownPrimary();
+      const report = await underLoad(shop, async (ledger) => {
+        const at = await stopAgent(shop, primary);
+        await takenOver(ledger, primary);
+        return at;
+      });
+      expectShortGaps(report, longest.agentStopped);
     },
   );
 
