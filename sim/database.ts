@@ -106,7 +106,7 @@ export class SimDatabase {
           if (disk.fullUntil > this.#world.now)
             return then(noise.between(50, 300), () => {
               postgres.end();
-              failed('it does not start');
+              finish({ ok: false, reason: 'DiskFull', message: 'it does not start' });
             });
           onDisk(machine.startDelay(), () => {
             postgres.ready();

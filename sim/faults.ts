@@ -158,7 +158,7 @@ const weights: Readonly<Record<FaultKind, number>> = {
   operation: 6,
   'slow-start': 3,
   stubborn: 2,
-  'disk-stall': 2,
+  'disk-stall': 4,
   'disk-full': 2,
   'lose-volume': 2,
   'restore-backup': 1,
@@ -240,11 +240,13 @@ function fault(r: Random, kind: FaultKind, at: number, instances: number): Fault
     case 'freeze':
     case 'isolate':
     case 'stubborn':
-    case 'disk-stall':
     case 'disk-full':
     case 'lose-volume':
     case 'restore-backup':
       return { at, kind, who: who(), for: duration() };
+    case 'disk-stall':
+      // Long enough for a leader to give up its place, and for what it gave it up to to be well again before the end.
+      return { at, kind, who: who(), for: r.chance(0.5) ? duration() : r.between(5_000, 20_000) };
     case 'cut-link':
       return { at, kind, from: who(), to: who(), for: duration() };
     case 'slow-link':
