@@ -1,4 +1,4 @@
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -85,7 +85,12 @@ cd ${paths.pgdata}
 printf '%s\\n\\n\\n\\n\\n\\n\\nready\\n' $$ > postmaster.pid
 exec sleep 60`,
   );
-  database = new Database({
+  database = newDatabase();
+  await database.open();
+});
+
+function newDatabase(): Database {
+  return new Database({
     installation: { paths, binaries: { directory: join(root, 'bin'), major: 17, version: '17.0' } },
     clusterId,
     clusterName: 'x',
@@ -98,8 +103,7 @@ exec sleep 60`,
     leaderHistory: () => ({ timeline: 1, ancestors: [] }),
     onChange: () => undefined,
   });
-  await database.open();
-});
+}
 
 afterEach(async () => {
   point.reached = () => undefined;
@@ -167,6 +171,21 @@ test('a volume that cannot be read after Postgres ended is looked at again, and 
   await program('pg_controldata', `cat ${controlData}`);
   await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000 });
   expect(database.problem).toBeUndefined();
+});
+
+test('what an earlier agent has left is ended before its volume is touched', async () => {
+  await mkdir(paths.pgdataNew);
+  const left = spawn('sleep', ['60'], { cwd: paths.pgdata, stdio: 'ignore' });
+  await vi.waitFor(() => expect(findStaleProcesses(paths.dataRoot)).toEqual([left.pid]));
+  const next = newDatabase();
+  await next.open();
+  expect(next.facts.process).toBe('leftovers');
+  expect(next.volume).toEqual({ state: 'unknown' });
+  expect(await readdir(paths.dataRoot)).toContain('pgdata.new');
+  expect(await next.operate({ do: 'fence', why: 'a test' })).toEqual({ ok: true });
+  await vi.waitFor(() => expect(next.facts.process).toBe('none'));
+  expect(next.volume.state).toBe('ready');
+  expect(await readdir(paths.dataRoot)).not.toContain('pgdata.new');
 });
 
 test('a Postgres that does not answer for long is a problem', async () => {

@@ -230,9 +230,12 @@ export class Database {
   /**
    * Brings the volume into order and reads what is on it; before that nothing is started. It takes as long as the disk
    * does, and as what is half made takes to be removed. Throws when the volume cannot be read or is not this cluster's.
+   * Where processes of a former Postgres live, they have to be fenced first, which reads the volume, too.
    */
   async open(): Promise<void> {
-    await this.#lookUntilFree({ once: true });
+    const { dataRoot } = this.#o.installation.paths;
+    if (isAllDoomed(dataRoot, findStaleProcesses(dataRoot))) await this.#lookUntilFree({ once: true });
+    else this.#set({ process: 'leftovers', since: this.#o.now(), walLost: false });
   }
 
   async close(): Promise<void> {
