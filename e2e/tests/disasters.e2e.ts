@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
 import { PgCluster } from '../../src/api/pgcluster.ts';
 import { resources } from '../../src/kube/index.ts';
 import { hasFaults, healCluster, killNode, kubectl, startNode, waitForNode } from '../cluster/cluster.ts';
+import { stateInEtcd, withEtcd } from '../etcd.ts';
 import { now } from '../faults.ts';
 import { systemNamespace } from '../install.ts';
 import { eventually, kubernetes } from '../kubernetes.ts';
@@ -127,5 +129,51 @@ describe.runIf(hasFaults)('disasters', () => {
       expect(after.metadata.annotations ?? {}).not.toHaveProperty(['koschei.dev/adopt-primary']);
     },
     600_000,
+  );
+
+  scenario(
+    'etcd is set back to an older state under load: nobody obeys it, nothing is overwritten, and the same command helps',
+    () => shop,
+    async () => {
+      const first = await shop.knownPrimary();
+      const saved = (await stateInEtcd(shop.namespace)).filter(({ key }) => !key.includes('/members/'));
+      await shop.requestSwitchover();
+      const primary = await shop.waitForOtherPrimary({ instance: first }, 60_000);
+      await shop.waitHealthy(60_000);
+      const before = await shop.status();
+      const dataIds = async () => {
+        const { volumes = [] } = await shop.status();
+        return volumes.map(({ instance, dataId, term }) => `${instance} ${dataId} ${term}`).sort();
+      };
+      await underLoad(
+        shop,
+        async () => {
+          const at = now();
+          await withEtcd((etcd) =>
+            etcd.transact(
+              [],
+              saved.map(({ key, value }) => ({ op: 'put', key, value })),
+            ),
+          );
+          await shop.waitForCondition('EtcdReachable', { status: 'False', reason: 'EtcdStateStale' }, 60_000);
+          await shop.waitForCondition('Ready', { status: 'False', reason: 'WaitingForDecision' }, 10_000);
+          const told = await dataIds();
+          await sleep(15_000);
+          for (const { instance } of await shop.pods()) {
+            const answer = await shop.sql(instance, 'SELECT pg_is_in_recovery()').catch(() => 'stopped');
+            expect(answer, `${instance} is no primary`).toMatch(/^(t|stopped)$/);
+          }
+          expect(await dataIds(), 'nobody was cloned').toEqual(told);
+          await shop.annotate({ 'koschei.dev/adopt-primary': 'auto' });
+          await eventually('the last primary to lead', 120_000, async () => {
+            return (await shop.primary()) === primary;
+          });
+          return at;
+        },
+        { healthyWithin: 180_000 },
+      );
+      expect((await shop.status()).term).toBeGreaterThan(before.term ?? 0);
+    },
+    500_000,
   );
 });
