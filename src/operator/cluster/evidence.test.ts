@@ -186,6 +186,8 @@ describe('etcd is restored from an old copy', () => {
   const restored = async () => {
     const model = await lived({ 'shop-2': { promotedTerm: 3, timeline: 3 } });
     model.cluster = { ...model.cluster, status: { ...model.cluster.status, term: 3 } };
+    // Agents do not obey it, so nobody leads.
+    model.leaderSilentMs = 60_000;
     return model;
   };
 
@@ -219,6 +221,28 @@ describe('etcd is restored from an old copy', () => {
     await model.pass();
     expect(model.config).toMatchObject({ members: ['shop-2'], adopt: { instance: 'shop-2', term: 3 } });
     expect(model.config?.adopt?.timeline).toBeGreaterThan(3);
+  });
+
+  it('within one term it is noticed by who should lead, and does not', async () => {
+    const model = await lived();
+    const says = model.members.get('shop-1') as MemberValue;
+    const problem = { reason: 'StateOlderThanData', message: 'the revision went back' };
+    model.members.set('shop-1', { ...says, role: 'none', problem });
+    await model.pass();
+    expect(model.cluster.status?.phase).toBe('WaitingForDecision');
+    expect(conditionOf(model, 'EtcdReachable')).toMatchObject({
+      reason: 'EtcdStateStale',
+      message: expect.stringMatching(/shop-1 leads term 1, which its agent denies: the revision went back/),
+    });
+    decide(model, 'auto');
+    expect(did(model)).toEqual(['clear-state']);
+  });
+
+  it('an instance that comes back with data nobody knew of does not stop a cluster that works', async () => {
+    const model = await lived({ 'shop-3': { promotedTerm: 7 } });
+    await model.pass();
+    expect(conditionOf(model, 'EtcdReachable')).toMatchObject({ status: 'True' });
+    expect(conditionOf(model, 'Ready')).toMatchObject({ status: 'True' });
   });
 
   it('a state that lacks its leader is one, too', async () => {

@@ -32,9 +32,9 @@ import { pauseFor, pauseLeftMs } from './pause.ts';
 import { isReplaced, planReplacement, type Replacement, type ReplacementStep } from './replacement.ts';
 import { nextStep, type Step, settingsOf } from './rollout.ts';
 import { chooseRemoval, mayDelete, ordinalsToAdd, type Removal } from './scale.ts';
-import { isUndecided, type Situation, situationOf } from './situation.ts';
+import { isUndecided, overdueMs, type Situation, situationOf } from './situation.ts';
 import { type AcceptedCluster, type ClusterSnapshot, secretOf, sliceOf } from './snapshot.ts';
-import { overdueMs, refusedStatus, statusOf } from './status.ts';
+import { refusedStatus, statusOf } from './status.ts';
 import { staleEndpoints } from './traffic.ts';
 import { zonesFor } from './zones.ts';
 

@@ -14,7 +14,7 @@ import { pauseLeftMs } from './pause.ts';
 import type { Replacement } from './replacement.ts';
 import type { Step } from './rollout.ts';
 import type { Removal } from './scale.ts';
-import { isUndecided, type Situation } from './situation.ts';
+import { isUndecided, overdueMs, type Situation } from './situation.ts';
 import type { AcceptedCluster, ClusterSnapshot } from './snapshot.ts';
 
 export interface StatusInput {
@@ -31,9 +31,6 @@ export interface StatusInput {
   /** The Secret of the cluster's authority is gone, and no other one is made. */
   readonly authorityLost?: boolean;
 }
-
-/** A heartbeat is overdue for the eyes of people this long after the leader's time has run out, ms. */
-export const overdueMs = 2_000;
 
 /** What is true about a cluster whose spec is accepted. What cannot be known at the moment stays as it was. */
 export function statusOf(input: StatusInput): PgClusterStatus {
@@ -560,14 +557,17 @@ function etcdCondition({ snapshot, accepted, situation }: StatusInput): NewCondi
     };
   }
   if (situation === 'stale') {
-    const { leader } = snapshot.etcd.value.view;
+    const { leader, members } = snapshot.etcd.value.view;
     const term = Math.max(knownTerm(snapshot), promotedTerm(snapshot));
-    return {
-      type,
-      status: 'False',
-      reason: 'EtcdStateStale',
-      message: `etcd answers, but ${leader === undefined ? 'does not know who led' : `says that ${leader.value.instance} leads term ${leader.value.term}`}, while there has been a term ${term}: it was restored from an old copy, or changed by hand`,
-    };
+    const said =
+      leader === undefined
+        ? 'does not know who led'
+        : `says that ${leader.value.instance} leads term ${leader.value.term}`;
+    const why =
+      term > (leader?.value.term ?? 0)
+        ? `while there has been a term ${term}: it was restored from an old copy, or changed by hand`
+        : `which its agent denies: ${members.get(leader?.value.instance ?? '')?.value.problem?.message}`;
+    return { type, status: 'False', reason: 'EtcdStateStale', message: `etcd answers, but ${said}, ${why}` };
   }
   if (snapshot.etcd.value.noSpace === true) {
     return {
