@@ -268,7 +268,11 @@ export class SimAgent {
     network.send(me, them, () =>
       peer.run(() => {
         const { agent } = peer;
-        if (agent === undefined) return;
+        // The machine says that nobody listens.
+        if (agent === undefined)
+          return network.send(them, me, () =>
+            this.#machine.run(() => this.#run(() => this.#turnedAway(peer.name, at, last))),
+          );
         agent.#run(() => {
           const answer = agent.answer();
           network.send(them, me, () =>
@@ -285,6 +289,15 @@ export class SimAgent {
         });
       }),
     );
+  }
+
+  #turnedAway(instance: string, at: number, last: { at: number; busy: boolean }): void {
+    if (last.at === at) last.busy = false;
+    const known = this.#peers.get(instance);
+    if (known === undefined || known.at > at) return;
+    const { since, times } = known.refused ?? { since: at, times: 0 };
+    this.#peers.set(instance, { ...known, refused: { since, times: times + 1 } });
+    this.step({ kind: 'tick' });
   }
 
   #announce(): void {

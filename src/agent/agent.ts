@@ -444,7 +444,9 @@ export class Agent {
       if (incomplete) return facts.now - reign.since < urgentAfterTakeoverMs ? 'urgent' : 'busy';
       return handover === undefined ? 'primary' : 'busy';
     }
-    return facts.dcs.view.leader?.value.phase === 'vacated' ? 'busy' : 'standby';
+    const leader = facts.dcs.view.leader?.value;
+    const refused = leader !== undefined && facts.peers.get(leader.instance)?.refused !== undefined;
+    return leader?.phase === 'vacated' || refused ? 'busy' : 'standby';
   }
 
   #member(): MemberValue {

@@ -55,13 +55,12 @@ async function serve(state: () => PeerAnswer, heard: (said: PeerAnswer) => void 
   };
   const server: Server = createApi(source, certificates);
   await new Promise<void>((resolve) => server.listen(0, address, resolve));
-  open.push({
-    close: () => {
-      server.closeAllConnections();
-      server.close();
-    },
-  });
-  return { source, port: (server.address() as AddressInfo).port };
+  const close = () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  open.push({ close });
+  return { source, close, port: (server.address() as AddressInfo).port };
 }
 
 function ask(port: number, everyMs: number, look = false): Peers {
@@ -101,6 +100,17 @@ it('has a peer look at its Postgres before it answers', async () => {
   const peers = ask(port, 60_000, true);
   peers.start();
   await vi.waitFor(() => expect(peers.facts.get('shop-2')?.answer.receivedLsn).toBe(2n));
+});
+
+it('knows a peer that is turned away from one that is silent', async () => {
+  const { close, port } = await serve(() => answer('standby'));
+  const peers = ask(port, 20);
+  peers.start();
+  await vi.waitFor(() => expect(peers.facts.size).toBe(1));
+  expect(peers.facts.get('shop-2')?.refused).toBeUndefined();
+  close();
+  await vi.waitFor(() => expect(peers.facts.get('shop-2')?.refused?.times).toBeGreaterThan(3));
+  expect(peers.facts.get('shop-2')?.answer.state).toBe('standby');
 });
 
 it('tells its peers', async () => {

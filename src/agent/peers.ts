@@ -17,6 +17,11 @@ export interface PeerAddress {
 /** How often it is looked whether somebody is to be asked, ms, unless one is to be asked more often. */
 const pollMs = 50;
 
+/** What the kernel of a machine says, or the last router, where nobody listens or a connection has no owner any more. */
+const refusals = ['ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH'];
+/** How often somebody who refuses is asked again at once. */
+const askAgainTimes = 10;
+
 export interface PeersOptions {
   readonly port: number;
   readonly now: () => number;
@@ -110,7 +115,7 @@ export class Peers {
     const now = this.#o.now();
     for (const peer of this.#wanted) {
       const last = this.#connection(peer);
-      if (last.busy || now - last.at < peer.everyMs) continue;
+      if (last.busy || now - last.at < this.#everyMs(peer)) continue;
       last.busy = true;
       last.at = now;
       this.#send(peer, 'GET', peer.look === true ? '/v1/state?look' : '/v1/state')
@@ -121,11 +126,31 @@ export class Peers {
           this.#facts.set(peer.instance, { at: now, answer });
           this.#o.onAnswer();
         })
-        .catch(() => undefined)
+        .catch((error: NodeJS.ErrnoException) => this.#failed(peer.instance, now, error))
         .finally(() => {
           last.busy = false;
         });
     }
+  }
+
+  /** To be refused says more than no answer: somebody is there to say that nobody listens. */
+  #failed(instance: string, now: number, { code }: NodeJS.ErrnoException): void {
+    const known = this.#facts.get(instance);
+    if (known === undefined) return;
+    const { refused, ...answered } = known;
+    if (code === undefined || !refusals.includes(code)) {
+      if (refused !== undefined) this.#facts.set(instance, answered);
+      return;
+    }
+    const { since, times } = refused ?? { since: now, times: 0 };
+    this.#facts.set(instance, { ...answered, refused: { since, times: times + 1 } });
+    this.#o.onAnswer();
+  }
+
+  /** Whoever has just refused for the first time is asked again soon, for a while. */
+  #everyMs(peer: PeerAddress): number {
+    const times = this.#facts.get(peer.instance)?.refused?.times ?? 0;
+    return times > 0 && times <= askAgainTimes ? Math.min(pollMs, peer.everyMs) : peer.everyMs;
   }
 
   #connection(peer: PeerAddress): { at: number; busy: boolean; agent: HttpsAgent; key: string } {

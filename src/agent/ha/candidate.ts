@@ -16,6 +16,9 @@ export const heartbeatSilenceMs = 1_250;
 const standBackProbeMs = 500;
 /** ... and whose heartbeat has not changed for this long, ms: longer than one interval and a tick, and before others stand. */
 const standBackHeartbeatMs = 1_150;
+/** A leader is gone when it was refused to connect to its agent so often, for so long, ms. */
+const refusedTimes = 3;
+const refusedForMs = 150;
 /** How long others leave the way to the successor that a vacating leader named, ms. */
 export const successorHeadStartMs = 1_500;
 /** How long a member of `sync` leaves the way to each living member that is named before it, ms. */
@@ -111,6 +114,9 @@ export function openReason(
   if (facts.now - silentSince >= ttlMs)
     return { since: silentSince + ttlMs, why: `no heartbeat of ${leader.value.instance} for ${ttlMs} ms` };
   if (!fast) return undefined;
+  const goneAt = gone(facts, leader.value);
+  if (goneAt !== undefined && facts.now >= goneAt)
+    return { since: goneAt, why: `nobody listens at the address of ${leader.value.instance} any more` };
   const suspectAt = suspicion(state, silentSince);
   return facts.now >= suspectAt
     ? { since: suspectAt, why: `${leader.value.instance} neither answers nor sends heartbeats` }
@@ -145,6 +151,20 @@ export function standsBack(facts: Facts, state: HaState): boolean {
 /** When a leader from which nothing has been heard is suspect. */
 function suspicion(state: HaState, silentSince: number): number {
   return Math.max(state.proofAt + probeSilenceMs, silentSince + heartbeatSilenceMs);
+}
+
+/**
+ * When a leader is suspect whose machine says that nobody listens: its agent has ended, which ends its Postgres, too (see
+ * koschei-init), and this standby has seen since that no WAL comes any more. Silence proves less and takes longer.
+ */
+function gone(facts: Facts, leader: LeaderValue): number | undefined {
+  const peer = facts.peers.get(leader.instance);
+  const o = facts.postgres.observation;
+  if (peer?.refused === undefined || peer.answer.dataId !== leader.dataId || o === undefined)
+    return undefined;
+  const { since, times } = peer.refused;
+  if (times < refusedTimes || o.at < since || o.receiver?.status === 'streaming') return undefined;
+  return since + refusedForMs;
 }
 
 /** How long to leave the way to somebody else, ms. */

@@ -2332,6 +2332,40 @@ describe('rejoining', () => {
   });
 });
 
+describe('a leader at whose address nobody listens any more', () => {
+  const refused = { since: now - 200, times: 3 };
+  const [, lately] = answer(B, { state: 'primary', term: 3, openMs: 4_000 }, now - 250);
+  /** A is in the set, and B proved that it leads a moment ago. */
+  const world = (change: Partial<PeerFacts>, o: Partial<Observation> = {}): World => ({
+    leader: leaderOf(B),
+    sync: { names: [A] },
+    peers: [[B.instance, { ...lately, ...change }]],
+    postgres: standby(o),
+  });
+  const state = follower({
+    leaderSeen: { revision: '40', at: now - 300 },
+    proofAt: now - 250,
+    provedTerm: 3,
+  });
+
+  it('is taken from without waiting for silence', () => {
+    expect(operation(tick(state, world({ refused })))?.do).toBe('stop-receiver');
+  });
+
+  it('is not after a refusal or two, nor while WAL comes', () => {
+    expect(tick(state, world({ refused: { ...refused, times: 2 } })).state.takeover).toBeUndefined();
+    expect(tick(state, world({ refused: { ...refused, since: now - 100 } })).state.takeover).toBeUndefined();
+    const receiver = { status: 'streaming', senderHost: 'b' };
+    expect(tick(state, world({ refused }, { receiver })).state.takeover).toBeUndefined();
+    expect(tick(state, world({ refused }, { at: now - 300 })).state.takeover).toBeUndefined();
+  });
+
+  it('is waited for like any other where its ttl must be over', () => {
+    const strict = { ...world({ refused }), config: config({ fencing: 'strict' }) };
+    expect(tick(state, strict).state.takeover).toBeUndefined();
+  });
+});
+
 describe('a state that was restored from an old copy', () => {
   const old = { problem: { reason: 'StateOlderThanData' } };
   const newer = { volume: volume({ promotedTerm: 5, timeline: 5 }), postgres: standby({ timeline: 5 }) };

@@ -123,6 +123,8 @@ export interface PeerFacts {
   /** When the newest answered question was sent. */
   readonly at: number;
   readonly answer: PeerAnswer;
+  /** Since that answer every question was turned away at its address at once (nobody listens there), so often. */
+  readonly refused?: { readonly since: number; readonly times: number };
 }
 
 /** What an agent answers to a probe, computed when answering. */
