@@ -192,7 +192,7 @@ describe('the report', () => {
   );
 
   test('has a line for each row that was measured', () => {
-    expect(text).toContain('| switchover | 900 / 1,900 | 800 / 1,000 | 700 / 700 | 2 |');
+    expect(text).toContain('| switchover | 900 / 1,900 | 800 / 1,000 | 700 / 700 | 2 of 2 |');
     expect(text).toContain('| node frozen | 800 / 800 | 700 / 700 | 1 |');
     expect(text).not.toContain('node killed');
   });

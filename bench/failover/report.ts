@@ -30,7 +30,7 @@ export function reportOf(all: readonly Run[], machine: string): string {
     `Measured: ${versions.map(({ version }) => version).join('; ')}.`,
     ...section(
       ['### Write gaps'],
-      ['', 'Service', 'all hosts', 'direct', 'runs', 'gap after the undoing', 'redundant again'],
+      ['', 'Service', 'all hosts', 'direct', 'taken over', 'gap after the undoing', 'redundant again'],
       measured('koschei').map((row) => {
         const found = of(row, 'koschei');
         return [
@@ -38,7 +38,7 @@ export function reportOf(all: readonly Run[], machine: string): string {
           gaps(found, 'service'),
           gaps(found, 'multi-host'),
           gaps(found, 'direct'),
-          String(found.length),
+          `${found.filter((run) => run.moved).length} of ${found.length}`,
           summary(found.flatMap((run) => run.gapsAfter['multi-host'] ?? [])),
           summary(found.map((run) => run.redundantAfter)),
         ];
