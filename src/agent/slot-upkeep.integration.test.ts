@@ -1,7 +1,7 @@
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { replicationName } from '../postgres/index.ts';
+import { parseLsn, replicationName } from '../postgres/index.ts';
 import { query, TestBed, type TestInstance } from '../postgres/test-instances.ts';
 import { tendSlots } from './slot-upkeep.ts';
 
@@ -42,17 +42,28 @@ beforeAll(async () => {
 });
 afterAll(() => bed.close());
 
-test('a standby moves its slots with their instances, and never past what it has replayed itself', async () => {
+test('a standby moves its slots with their instances, and never past its own last checkpoint', async () => {
   const [before] = await tend(b, [c]);
   expect(before).toMatchObject({ name: slot(c), active: false });
   await writeSegments(2);
-  const { insertLsn } = await a.sql.observe();
-  const { receiveLsn } = await c.observed('c has it', (o) => (o.receiveLsn ?? 0n) >= (insertLsn ?? 0n));
-  const { replayLsn } = await b.observed('b, too', (o) => (o.replayLsn ?? 0n) >= (insertLsn ?? 0n));
-  const [after] = await tend(b, [c], new Map([[slot(c), (receiveLsn ?? 0n) + (1n << 40n)]]));
-  expect(after?.restartLsn).toBeGreaterThan(before?.restartLsn ?? 0n);
-  expect(after?.restartLsn).toBeGreaterThanOrEqual(replayLsn ?? 0n);
-  expect(after?.restartLsn).toBeLessThanOrEqual((await b.sql.observe()).replayLsn ?? 0n);
+  const replayed = async () => {
+    const { insertLsn } = await a.sql.observe();
+    await b.observed('b has replayed it', (o) => (o.replayLsn ?? 0n) >= (insertLsn ?? 0n));
+    return insertLsn ?? 0n;
+  };
+  const redo = async () =>
+    parseLsn(String((await query(b, 'SELECT redo_lsn AS at FROM pg_control_checkpoint()'))[0]?.at));
+  const far = new Map([[slot(c), (await replayed()) + (1n << 40n)]]);
+  await b.sql.checkpoint(10_000);
+  const [moved] = await tend(b, [c], far);
+  expect(moved?.restartLsn).toBeGreaterThan(before?.restartLsn ?? 0n);
+  expect(moved?.restartLsn).toBe(await redo());
+  // An instance that has to be rewound goes back to before this.
+  await query(a, `SELECT pg_logical_emit_message(false, 'test', 'x')`);
+  const now = await replayed();
+  const [stays] = await tend(b, [c], far);
+  expect(stays?.restartLsn).toBeLessThanOrEqual(await redo());
+  expect(stays?.restartLsn).toBeLessThan(now);
 });
 
 test('who was away and behind finds its WAL on the new primary', async () => {

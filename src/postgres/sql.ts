@@ -481,12 +481,15 @@ export class LocalSql {
     );
   }
 
-  /** Moves a physical slot forward, never back and not past what is replayed here; no-op when there is none. */
+  /**
+   * Moves a physical slot forward, never back, and not past what is replayed here nor past the last checkpoint: its
+   * instance may have to be rewound to before that one's end, and then needs the WAL since. No-op when there is none.
+   */
   async advanceSlot(name: string, to: Lsn, timeoutMs?: number): Promise<void> {
     await this.#query(
       `SELECT pg_replication_slot_advance(slot_name, target)
        FROM pg_replication_slots,
-         (SELECT least('${formatLsn(to)}'::pg_lsn, CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+         (SELECT least('${formatLsn(to)}'::pg_lsn, (SELECT redo_lsn FROM pg_control_checkpoint()), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
            ELSE pg_current_wal_flush_lsn() END) AS target) AS t
        WHERE slot_name = ${quoteLiteral(name)} AND NOT active AND target > restart_lsn`,
       timeoutMs,
