@@ -19,6 +19,7 @@ const tickMs = 100;
 const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
 const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, other: 1_000 } as const;
 const probeTimeoutMs = 500;
+const reachedForMs = 3_000;
 /** A store that has lost its watch reads again. */
 const readAgainMs = 200;
 
@@ -479,7 +480,7 @@ export class SimAgent {
       this.#readAfter = now + readAgainMs;
       this.#read();
     }
-    const value = `${dataId} ${this.bootId}`;
+    const value = `${dataId} ${this.bootId} ${this.#reaches().join(' ')}`;
     const { network, etcd } = this.#world;
     if (network.openAt(this.#machine.number, network.etcd) > now || etcd.noLeaderUntil > now) return;
     this.#machine.leaseRenewedAt = now;
@@ -487,6 +488,11 @@ export class SimAgent {
     if (etcd.fullUntil > now) return;
     this.#published = value;
     this.#toEtcd(() => this.#ended || etcd.member(this.#member(dataId)));
+  }
+
+  #reaches(): string[] {
+    const now = this.#machine.clock();
+    return [...this.#peers].filter(([, { at }]) => now - at < reachedForMs).map(([instance]) => instance);
   }
 
   #member(dataId: string): MemberValue {
@@ -497,6 +503,7 @@ export class SimAgent {
       bootId: this.bootId,
       address: name,
       node,
+      reaches: this.#reaches(),
       podUid: 'pod',
       role: 'none',
       state: 'waiting',

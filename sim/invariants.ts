@@ -216,7 +216,9 @@ export class Invariants {
   /** Whom a stopped leader names has all that it had acknowledged. */
   #levelSuccessor(machine: Machine, write: LeaderWrite): void {
     const successor = this.#world.machine(write.leader.successor);
-    const target = machine.agent?.state.handover?.target;
+    const { target, unreachable } = machine.agent?.state.handover ?? {};
+    // Rule "Leave": it holds what was acknowledged, being in `sync` (invariant 2); of the rest nobody knows.
+    if (unreachable === true) return;
     if (successor === undefined || target?.dataId !== successor.disk.dataId) return;
     const { tip } = successor.disk;
     if (!contains(tip, machine.disk.tip) && tip.branch.timeline <= machine.disk.tip.branch.timeline)

@@ -79,6 +79,8 @@ const lookTimeoutMs = 400;
 const urgentAfterTakeoverMs = 3_000;
 /** How often the other agents are asked, ms. */
 const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, verify: 20, other: 1_000 } as const;
+/** An instance is said to be reached when it answered a question of less than this ago, ms: of one of the last three. */
+const reachedForMs = 3_000;
 const slotsEveryMs = 10_000;
 /** How often the copies of failover slots are brought up to date, ms. */
 const copySlotsEveryMs = 5_000;
@@ -475,6 +477,10 @@ export class Agent {
       bootId: me.bootId,
       address: me.address,
       node: me.node,
+      reaches: [...facts.peers]
+        .filter(([, { at }]) => facts.now - at < reachedForMs)
+        .map(([instance]) => instance)
+        .toSorted(),
       podUid: me.podUid,
       role: leads ? 'primary' : running && o.inRecovery ? 'standby' : 'none',
       state: stateOf(facts, operation?.operation.do, leads),

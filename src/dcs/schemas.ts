@@ -96,6 +96,8 @@ export const memberValue = z.object({
   promotedTerm: z.int().min(0).optional(),
   /** While Postgres is down: the data go at least up to here. */
   heldLsn: lsnText.optional(),
+  /** Instances whose agents have answered this one lately. */
+  reaches: z.array(name).optional(),
   /** Bytes behind the leader, as far as this agent knows. */
   lagBytes: z.int().min(0).optional(),
   pendingRestart: pendingRestart.optional(),

@@ -2366,6 +2366,46 @@ describe('a leader at whose address nobody listens any more', () => {
   });
 });
 
+describe('a primary that reaches no standby', () => {
+  const members = (reaches: string[]) =>
+    new Map(
+      [A, B, C].map((m) => [m.instance, stamp({ ...memberOf(m), ...(m === B ? { reaches } : {}) }, '5')]),
+    );
+  /** Commits wait; B, which is in the set, says in etcd whom it reaches. */
+  const cutOff = (reaches: string[], change: World = { leader: leaderOf(A) }): World => ({
+    ...leading,
+    postgres: primary([walsender(B)], { commitWaitMs: 2_500 }),
+    peers: [answer(B, {}, now - 4_000), answer(C, {}, now - 4_000)],
+    ...change,
+    view: { members: members(reaches) },
+  });
+
+  it('leaves for a member of the set that reaches another instance, which need not answer', () => {
+    const d = tick(leader(), cutOff(['shop-3']));
+    expect(d.state.handover).toMatchObject({ phase: 'stop', target: B, unreachable: true });
+    const stopping = tick(d.state, cutOff(['shop-3']));
+    expect(operation(stopping)?.do).toBe('stop');
+    const after = { ...cutOff(['shop-3']), postgres: down };
+    const stopped = ended(stopping.state, { ok: true, lsn: 2_100n }, after);
+    expect(write(tick(stopped.state, after)) ?? write(stopped)).toMatchObject({
+      kind: 'vacate',
+      leader: { phase: 'vacated', successor: 'shop-2' },
+    });
+  });
+
+  it('stays where nobody reaches more than it does, where somebody answers, in a pause, and for a while after', () => {
+    const stays = (state: HaState, world: World) => expect(tick(state, world).state.handover).toBeUndefined();
+    stays(leader(), cutOff([]));
+    stays(leader(), cutOff(['shop-1']));
+    stays(leader(), cutOff(['shop-3'], { leader: leaderOf(A), peers: [answer(C)] }));
+    stays(leader({}, { leftAt: now - 30_000 }), cutOff(['shop-3']));
+    const paused = config({ paused: { until: '2030-01-01T00:00:00Z', forMs: 60_000 } });
+    stays(leader(), cutOff(['shop-3'], { leader: leaderOf(A), config: paused }));
+    const patient = primary([walsender(B)], { commitWaitMs: 1_900 });
+    stays(leader(), cutOff(['shop-3'], { leader: leaderOf(A), postgres: patient }));
+  });
+});
+
 describe('a state that was restored from an old copy', () => {
   const old = { problem: { reason: 'StateOlderThanData' } };
   const newer = { volume: volume({ promotedTerm: 5, timeline: 5 }), postgres: standby({ timeline: 5 }) };

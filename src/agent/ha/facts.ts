@@ -235,6 +235,8 @@ export interface Handover {
   readonly target?: MemberRef;
   readonly phase: 'prepare' | 'checkpoint' | 'stop' | 'verify' | 'vacate';
   readonly since: number;
+  /** The target cannot be asked (rule "Leave"); as a member of `sync` it holds every acknowledged commit. */
+  readonly unreachable?: true;
   /** Where the shutdown's checkpoint record begins, the last one of the clean stop. */
   readonly stoppedAt?: bigint;
 }
@@ -320,6 +322,8 @@ export interface HaState {
   readonly streamedAt?: number;
   /** The standby that this one is to stream from. */
   readonly cascade?: Cascade;
+  /** When this boot last handed over because it reached no standby. */
+  readonly leftAt?: number;
   /** The operator's order being carried out. */
   readonly commandId?: string;
   /** An order that has been carried out, until it has disappeared; and when that was asked for last. */

@@ -132,7 +132,7 @@ export function continueHandover(draft: Draft, reign: Reign): void {
         peer.answer.dataId === handover.target?.dataId &&
         handover.stoppedAt !== undefined &&
         received > handover.stoppedAt;
-      if (!level) return;
+      if (!level && handover.unreachable !== true) return;
       draft.set({ handover: { ...handover, phase: 'vacate', since: draft.now } });
       draft.transact(
         {

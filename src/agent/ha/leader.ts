@@ -9,6 +9,7 @@ import {
 } from './draft.ts';
 import type { Observation, Reign, Settings } from './facts.ts';
 import { continueHandover, startAgain, startHandover } from './handover.ts';
+import { leaveIfIsolated } from './isolation.ts';
 import { rewrite } from './leader-write.ts';
 import { sameMember } from './names.ts';
 import { obeyCommand } from './orders.ts';
@@ -108,6 +109,7 @@ export function lead(draft: Draft, reign: Reign): void {
   if (state.handover !== undefined) return continueHandover(draft, reign);
   if (startHandover(draft, reign)) return;
   if (obeyCommand(draft)) return;
+  if (leaveIfIsolated(draft, reign, observation)) return;
   if (tendSyncSet(draft, reign, observation)) return;
   if (openToClients(draft, reign, observation)) return;
   if (!configureIfNeeded(draft)) forgetFailure(draft);

@@ -138,7 +138,7 @@ function silentMembers(facts: Facts, reign: Reign, o: Observation): string[] {
  * Known members that could be synchronous, best first: a switchover's target, then by priority, then by position. Where
  * they are is for `planSyncSet` to weigh.
  */
-function rankCandidates(draft: Draft): Candidate[] {
+export function rankCandidates(draft: Draft): Candidate[] {
   const { facts, state } = draft;
   const config = facts.dcs.view.config?.value;
   const target = state.handover?.target?.instance;
