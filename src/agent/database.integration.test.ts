@@ -129,7 +129,7 @@ test.each(['primary', 'standby'] as const)(
         if (++reached === fenceAt)
           after = database.operate({ do: 'fence', why: 'a test' }).then(async (outcome) => {
             expect(outcome).toEqual({ ok: true });
-            await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000 });
+            await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000, interval: 5 });
             expect(findStaleProcesses(paths.dataRoot)).toEqual([]);
             point.reached = () => undefined;
             return contents();
@@ -155,7 +155,7 @@ test.each(['primary', 'standby'] as const)(
     }
     expect(fenceAt).toBeGreaterThan(30);
   },
-  60_000,
+  120_000,
 );
 
 test('a volume that cannot be read after Postgres ended is looked at again, and said to be unreadable', async () => {
@@ -169,7 +169,7 @@ test('a volume that cannot be read after Postgres ended is looked at again, and 
   // Nothing may be started from it.
   expect(database.facts.process).toBe('starting');
   await program('pg_controldata', `cat ${controlData}`);
-  await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000 });
+  await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000, interval: 5 });
   expect(database.problem).toBeUndefined();
 });
 

@@ -337,7 +337,7 @@ export class Database {
     const { signal } = aborter;
     try {
       if (operation.do === 'fence') {
-        await this.#fence(operation.why, before);
+        await this.#fence(operation, before);
         return { ok: true };
       }
       await step(before, signal);
@@ -402,8 +402,11 @@ export class Database {
    * Rule "Fence": when it returns, nothing of Postgres lives, and nothing that was under way can start or change
    * anything any more. `before`: the operations that were interrupted.
    */
-  async #fence(why: string, before: Promise<unknown>): Promise<void> {
-    const report = await this.#process.fence();
+  async #fence(
+    { why, atOnce }: Extract<Operation, { do: 'fence' }>,
+    before: Promise<unknown>,
+  ): Promise<void> {
+    const report = await this.#process.fence(atOnce === true ? { graceMs: 0 } : {});
     await Promise.race([before, sleep(limit.interrupted)]);
     // It cannot have started anything after it was interrupted; this makes sure.
     const again = await this.#process.fence({ graceMs: 0 });
@@ -414,7 +417,8 @@ export class Database {
     const look = before
       .then(() => this.#lookUntilFree())
       .catch((error) => this.#o.log.error({ err: error }, 'the volume after a fence'));
-    await Promise.race([look, sleep(limit.lookAfterFence)]);
+    // As long as processes wait for the disk there is nothing to see.
+    if (again.uninterruptible.length === 0) await Promise.race([look, sleep(limit.lookAfterFence)]);
   }
 
   /**

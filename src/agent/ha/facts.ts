@@ -379,7 +379,8 @@ export type Operation =
       readonly timeline: number;
     }
   | { readonly do: 'stop' }
-  | { readonly do: 'fence'; readonly why: string }
+  /** `atOnce`: a Postgres that waits for its disk is not asked first. */
+  | { readonly do: 'fence'; readonly why: string; readonly atOnce?: true }
   | { readonly do: 'configure'; readonly settings: Settings }
   | { readonly do: 'stop-receiver'; readonly settings: Settings }
   | {

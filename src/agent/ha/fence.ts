@@ -90,7 +90,7 @@ export function fenceIfDue(draft: Draft): boolean {
   const heir = stalled === undefined ? undefined : heirOf(draft, reign);
   if (stalled !== undefined && heir !== undefined) {
     draft.operate(
-      { do: 'fence', why: `nothing written to the ${stalled.volume} volume becomes durable` },
+      { do: 'fence', why: `nothing written to the ${stalled.volume} volume becomes durable`, atOnce: true },
       `a stalled disk is a dead disk, and ${heir.instance} has another one`,
     );
     return true;
