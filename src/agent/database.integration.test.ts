@@ -129,7 +129,10 @@ test.each(['primary', 'standby'] as const)(
         if (++reached === fenceAt)
           after = database.operate({ do: 'fence', why: 'a test' }).then(async (outcome) => {
             expect(outcome).toEqual({ ok: true });
-            await vi.waitFor(() => expect(database.facts.process).toBe('none'), { timeout: 5_000, interval: 5 });
+            await vi.waitFor(() => expect(database.facts.process).toBe('none'), {
+              timeout: 5_000,
+              interval: 5,
+            });
             expect(findStaleProcesses(paths.dataRoot)).toEqual([]);
             point.reached = () => undefined;
             return contents();
