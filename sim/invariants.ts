@@ -132,7 +132,8 @@ export class Invariants {
 
   #keepsPause(machine: Machine, write: LeaderWrite, sentAt: number, before: ClusterView): void {
     if (write.kind !== 'take' || sentAt <= this.#pause.from || sentAt >= this.#pause.until) return;
-    if (write.leader.accepted !== undefined) return;
+    // A person may ask for it all the same.
+    if (write.expectRequest !== undefined) return;
     const leader = before.leader?.value;
     if (leader?.phase === 'vacated' && leader.successor === machine.name) return;
     this.violated('paused', `${machine.name} takes over while automatic failover is paused`);

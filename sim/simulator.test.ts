@@ -62,7 +62,14 @@ it('a person brings back a cluster that has lost its primary and the whole synch
       const to = [...members.values()].map((m) => m.value).find((m) => !lost.includes(m.instance));
       if (leader === undefined || to === undefined) throw new Error('there is nobody to ask');
       const { instance, dataId, bootId } = to;
-      const about = { to: instance, dataId, bootId, term: leader.value.term, primaryIsOff: true };
+      const about = {
+        to: instance,
+        dataId,
+        bootId,
+        term: leader.value.term,
+        acceptLoss: true,
+        primaryIsOff: true,
+      };
       if (ask)
         world.after(8_000, () => world.etcd.request({ id: 'r', kind: 'failover', by: 'a person', ...about }));
     });

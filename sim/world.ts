@@ -403,6 +403,8 @@ export class World {
             dataId: member.dataId,
             bootId: member.bootId,
             term: leader.value.term,
+            // In the synchronous set nothing need be accepted; the candidate looks for itself.
+            ...(this.noise.chance(0.9) ? { acceptLoss: true } : {}),
             ...(isOff ? { primaryIsOff: true } : {}),
             by: 'a person',
           },

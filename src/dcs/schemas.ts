@@ -202,6 +202,8 @@ export const requestValue = z.discriminatedUnion('kind', [
     dataId,
     bootId: z.string().min(8),
     term,
+    /** The person has been told what may be lost, and accepts it. */
+    acceptLoss: z.boolean().optional(),
     /** The person has made sure that the old primary does not run. */
     primaryIsOff: z.boolean().optional(),
     by: z.string().max(200),

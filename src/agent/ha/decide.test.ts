@@ -1253,7 +1253,7 @@ describe('a failover that a person asks for', () => {
     request: stamp(
       {
         ...{ id: 'r', kind: 'failover' as const, by: 'kubectl', to: A.instance, dataId: A.dataId },
-        ...{ bootId: boot(A), term: 3, primaryIsOff: true, ...change },
+        ...{ bootId: boot(A), term: 3, acceptLoss: true, primaryIsOff: true, ...change },
       },
       '45',
     ),
@@ -1312,6 +1312,7 @@ describe('a failover that a person asks for', () => {
     expect(refusal({ ...lost, view: asked({ dataId: C.dataId }) })).toContain('other data');
     expect(refusal({ ...lost, view: asked({ bootId: 'another boot' }) })).toContain('started anew');
     expect(refusal({ ...lost, view: asked({ term: 2 }) })).toContain('this is term 3');
+    expect(refusal({ ...lost, view: asked({ acceptLoss: false }) })).toContain('acceptLoss');
     expect(refusal({ ...lost, config: config({ instances: { 'shop-1': { noFailover: true } } }) })).toContain(
       'noFailover',
     );
@@ -1346,6 +1347,20 @@ describe('a failover that a person asks for', () => {
     expect(refusal({ ...unsure, leader: leaderOf(B, { phase: 'vacated' }) })).toBeUndefined();
     // It would have been asked for a promise itself.
     expect(refusal({ ...unsure, sync: { mode: 'async', names: [] } })).toBeUndefined();
+  });
+
+  it('to a member of the synchronous set loses nothing, and need not be accepted: for pauses', () => {
+    const paused = config({ paused: { until: 'tonight', forMs: 60_000 } });
+    const member: World = {
+      ...lost,
+      sync: { names: [A] },
+      config: paused,
+      view: asked({ acceptLoss: false, primaryIsOff: false }),
+    };
+    const first = tick(silent(6_000), member);
+    const taking = write(ended(first.state, { ok: true }, { ...member, postgres: standby({ at: now }) }));
+    expect(taking).toMatchObject({ kind: 'take', expectRequest: '45', deleteRequest: true });
+    expect(taking?.leader.accepted).toBeUndefined();
   });
 
   it('works in a pause', () => {

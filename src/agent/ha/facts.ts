@@ -250,8 +250,8 @@ export interface Takeover {
   readonly why: string;
   /** The old leader, if this instance's WAL is known to be a prefix of that one's. */
   readonly heldBy?: MemberRef;
-  /** The request of a person who accepts that commits may be lost. */
-  readonly asked?: string;
+  /** The request of a person that this carries out, and the loss that is accepted with it. */
+  readonly asked?: { readonly revision: string; readonly accepts: string | undefined };
   /** Nobody else will be in `sync`: every name in it holds what this instance holds. */
   readonly level: boolean;
 }

@@ -22,7 +22,13 @@ export type FailoverRequest = Extract<RequestValue, { kind: 'failover' }>;
 
 /** What a candidate does about a failover that a person asks for; undefined: nobody asks this one. */
 export type Verdict =
-  | { readonly verdict: 'stand'; readonly revision: string; readonly why: string }
+  /** `accepts`: the loss that a person accepts; undefined: this instance holds every acknowledged commit. */
+  | {
+      readonly verdict: 'stand';
+      readonly revision: string;
+      readonly why: string;
+      readonly accepts: string | undefined;
+    }
   | { readonly verdict: 'wait'; readonly for: string }
   | { readonly verdict: 'refuse'; readonly because: string };
 
@@ -45,19 +51,17 @@ export function judgeFailover(s: Situation, askedAt: number): Verdict | undefine
     (openReason(s, ttlMs, false) === undefined
       ? `${leader.value.instance} has not been silent for its ttl, ${ttlMs} ms`
       : undefined);
+  const why = `failover asked for by ${request.value.by}`;
+  const loss = isInSet(s) ? undefined : `${why}, which accepts that ${statedLoss(facts, leader.value)}`;
   if (hindrance === undefined)
-    return {
-      verdict: 'stand',
-      revision: request.revision,
-      why: `failover asked for by ${request.value.by}, which accepts that ${statedLoss(facts, leader.value)}`,
-    };
+    return { verdict: 'stand', revision: request.revision, why: loss ?? why, accepts: loss };
   return facts.now - askedAt > ttlMs + patienceMs
     ? { verdict: 'refuse', because: hindrance }
     : { verdict: 'wait', for: hindrance };
 }
 
 function refusal(s: Situation, revision: string, asked: FailoverRequest): string | undefined {
-  const { facts, leader, sync } = s;
+  const { facts, leader } = s;
   const { me, volume } = facts;
   const who = leader.value.instance;
   if (!mayLead(facts.dcs.view.config?.value, me.instance))
@@ -71,10 +75,22 @@ function refusal(s: Situation, revision: string, asked: FailoverRequest): string
   if (peer !== undefined && provesLeadership(peer, leader.value)) return `${who} leads: use a switchover`;
   if (BigInt(leader.revision) > BigInt(revision))
     return `${who} has given a sign of life since: if it leads, use a switchover; if it is lost again, ask again`;
+  if (!asked.acceptLoss && !isInSet(s))
+    return `${me.instance} may lack acknowledged commits, and nobody has accepted that (acceptLoss)`;
   if (!asked.primaryIsOff && mayServe(s))
     return `${who} does not answer, and may serve on without etcd: make sure that it is off, and say so (primaryIsOff)`;
-  const better = livingSyncMember(facts, sync.value);
+  const better = livingSyncMember(s);
   return better === undefined ? undefined : `${better} holds every acknowledged commit and can take over`;
+}
+
+/** Whether this instance holds every acknowledged commit. */
+function isInSet({ facts, sync }: Situation): boolean {
+  const { volume, me } = facts;
+  return (
+    sync.value.mode === 'sync' &&
+    volume.state === 'ready' &&
+    sync.value.names.some((m) => sameMember(m, { instance: me.instance, dataId: volume.dataId }))
+  );
 }
 
 /** Whether the old leader may go on by promises that this instance was not asked for. */
@@ -93,16 +109,15 @@ function mayServe({ facts, leader, sync }: Situation): boolean {
 }
 
 /** Another member of the synchronous set that could lead, unless this one is in it, too. */
-function livingSyncMember({ me, volume, peers, dcs, ...facts }: Facts, sync: SyncValue): string | undefined {
-  const mine = volume.state === 'ready' ? { instance: me.instance, dataId: volume.dataId } : undefined;
-  if (sync.mode !== 'sync' || sync.names.some((m) => mine !== undefined && sameMember(m, mine)))
-    return undefined;
-  return sync.names.find(({ instance, dataId }) => {
-    const peer = peers.get(instance);
+function livingSyncMember(s: Situation): string | undefined {
+  const { facts, sync } = s;
+  if (sync.value.mode !== 'sync' || isInSet(s)) return undefined;
+  return sync.value.names.find(({ instance, dataId }) => {
+    const peer = facts.peers.get(instance);
     return (
-      mayLead(dcs.view.config?.value, instance) &&
+      mayLead(facts.dcs.view.config?.value, instance) &&
       peer !== undefined &&
-      isFresh({ me, volume, peers, dcs, ...facts }, peer) &&
+      isFresh(facts, peer) &&
       peer.answer.dataId === dataId &&
       peer.answer.state === 'standby'
     );

@@ -101,7 +101,7 @@ export function follow(draft: Draft): void {
         leaderRevision: leader.revision,
         syncRevision: sync.revision,
         why,
-        ...(asked === undefined ? {} : { asked: asked.revision }),
+        ...(asked === undefined ? {} : { asked: { revision: asked.revision, accepts: asked.accepts } }),
         ...(heldBy === undefined ? {} : { heldBy }),
         level: next.names.every((m) => heldBy !== undefined && sameMember(m, heldBy)),
       },
@@ -126,14 +126,15 @@ function takeOver(draft: Draft, leader: Stamped<LeaderValue>, sync: Stamped<Sync
     return draft.set({ takeover: undefined }); // The leader lives, or somebody else was faster: stream again.
   }
   const { request } = facts.dcs.view;
-  const isWithdrawn = takeover.asked !== undefined && request?.revision !== takeover.asked;
+  const isWithdrawn = takeover.asked !== undefined && request?.revision !== takeover.asked.revision;
   if (isWithdrawn || draft.now - takeover.since > 3_000) return draft.set({ takeover: undefined });
   if (o === undefined || o.at < takeover.since || o.receiver !== undefined) return;
   const write = takeWrite({ facts, state, leader, sync });
   if (takeover.asked === undefined) return draft.transact(write, takeover.why);
+  const { revision, accepts } = takeover.asked;
   // What a person has accepted is not to be forgotten before the history says it.
-  const accepting = { ...write, leader: { ...write.leader, accepted: takeover.why.slice(0, 300) } };
-  draft.transact({ ...accepting, expectRequest: takeover.asked, deleteRequest: true }, takeover.why);
+  const leading = accepts === undefined ? write.leader : { ...write.leader, accepted: accepts.slice(0, 300) };
+  draft.transact({ ...write, leader: leading, expectRequest: revision, deleteRequest: true }, takeover.why);
 }
 
 /**

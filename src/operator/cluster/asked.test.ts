@@ -144,6 +144,7 @@ describe('a failover that may lose commits', () => {
         dataId: '3333333333333333',
         bootId: 'boot of shop-3',
         term: 7,
+        acceptLoss: true,
         primaryIsOff: true,
       },
     };
@@ -180,6 +181,12 @@ describe('a failover that may lose commits', () => {
 
   it('may be to a synchronous standby, or past one whose Postgres does not run', () => {
     const both = [says('shop-3'), says('shop-2')];
+    const [request] = asks('shop-2', { members: both });
+    expect(request).toMatchObject({
+      do: 'request',
+      because: expect.stringContaining('every acknowledged commit'),
+    });
+    expect(request?.do === 'request' && 'acceptLoss' in request.value).toBe(false);
     expect(asks('shop-2 acceptLoss=7', { members: both })).toHaveLength(2);
     expect(
       asks('shop-3 acceptLoss=7', { members: [says('shop-3'), says('shop-2', { role: 'none' })] }),

@@ -42,13 +42,14 @@ export function askedSwitchover(snapshot: ClusterSnapshot): Action[] {
   ];
 }
 
-/** Stands in an answer of these words, in this order: the instance, the term whose leader is lost, what was made sure. */
+/** These words in this order: the instance, the term whose leader is lost, and what was made sure of. */
 const failoverPattern = /^(\S+)(?:\s+acceptLoss=(\d{1,15}))?(\s+primaryIsOff)?$/;
 
 /**
  * A failover that may lose commits: becomes a request to the candidate, which looks for itself whether it may. The first
  * time it is refused with what may be lost, and with the words that accept it; they name the term, so that they are about
- * this loss and no later one. A request that was not carried out gives way to it.
+ * this loss and no later one. A member of the synchronous set loses nothing, so nothing need be accepted; it is asked for
+ * in a pause. A request that was not carried out gives way to this one.
  */
 export function askedFailover(snapshot: ClusterSnapshot): Action[] {
   const { cluster, etcd, random } = snapshot;
@@ -79,8 +80,11 @@ export function askedFailover(snapshot: ClusterSnapshot): Action[] {
     return refuse(
       `${better} holds every acknowledged commit and takes over by itself, unless that is paused`,
     );
-  const loss = possibleLoss(leader, candidate);
-  if (accepted === undefined || Number(accepted) !== leader.term) {
+  const names = view.sync?.value.mode === 'sync' ? view.sync.value.names : [];
+  const isComplete = names.some((each) => each.instance === asked && each.dataId === candidate.dataId);
+  const loss = isComplete ? 'it holds every acknowledged commit' : possibleLoss(leader, candidate);
+  const isAccepted = Number(accepted) === leader.term;
+  if (!isComplete && !isAccepted) {
     const stale = accepted === undefined ? '' : `acceptLoss=${accepted} is not about term ${leader.term}. `;
     return refuse(
       `${stale}${loss}. ${leader.instance} must be off, or it may go on beside the new primary. If there is no other way: kubectl annotate pgc ${cluster.metadata.name} ${annotation.failover}='${asked} acceptLoss=${leader.term} primaryIsOff'`,
@@ -97,6 +101,7 @@ export function askedFailover(snapshot: ClusterSnapshot): Action[] {
         dataId: candidate.dataId,
         bootId: candidate.bootId,
         term: leader.term,
+        ...(isAccepted ? { acceptLoss: true } : {}),
         ...(isOff === undefined ? {} : { primaryIsOff: true }),
         by: 'annotation',
       },
