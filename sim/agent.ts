@@ -245,7 +245,7 @@ export class SimAgent {
       const every =
         this.state.handover !== undefined
           ? probeEveryMs.handover
-          : m.instance === leader
+          : m.instance === leader || m.instance === this.state.cascade?.instance
             ? probeEveryMs.leader
             : sync?.some((s) => s.instance === m.instance) === true
               ? probeEveryMs.syncOfLeader

@@ -113,6 +113,8 @@ export interface Schedule {
   readonly ttlMs: number;
   /** Instances that never lead. Schedules that were written down earlier do not say it. */
   readonly noFailover?: readonly InstanceNumber[];
+  /** Whom instances stream from instead of the primary: `standby`, or an instance. */
+  readonly streamFrom?: Readonly<Record<InstanceNumber, InstanceNumber | 'standby'>>;
   /** Instances with even numbers are in one zone, the others in another one. */
   readonly zones?: boolean;
   /** Priorities of the instances, in their order; the usual one for those beyond. */
@@ -189,6 +191,8 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
   const priorities = o.chance(0.3) ? Array.from({ length: instances }, () => o.pick([0, 50, 100])) : [];
   const zones = o.chance(0.3);
   const bound = config.synchronous === 0 && o.chance(0.3) ? { maximumLagBytes: o.pick([0, 2, 10]) } : {};
+  const cascading = instances > 2 && o.chance(0.25) ? o.between(0, instances - 1) : undefined;
+  const upstream = o.chance(0.6) ? 'standby' : (o.between(0, instances - 1) as InstanceNumber);
   const end = calmBefore + r.between(500, 7_000);
   const faults: Fault[] = [];
   const count = r.pick([1, 2, 3, 4, 5, 6, 8, 10]);
@@ -200,7 +204,11 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
       bursts && i > 0 && !r.chance(0.2) ? Math.min(end, at + r.between(0, 300)) : r.between(calmBefore, end);
     faults.push(fault(r, pickKind(r, profile), at, instances));
   }
-  const inOrder = faults.toSorted((a, b) => a.at - b.at);
+  const streamFrom: Schedule['streamFrom'] =
+    cascading === undefined || upstream === cascading ? undefined : { [cascading]: upstream };
+  // It takes a while until a standby streams from another one.
+  const later = streamFrom === undefined ? 0 : 7_000;
+  const inOrder = faults.map((f) => ({ ...f, at: f.at + later })).toSorted((a, b) => a.at - b.at);
   return {
     noise: seed,
     instances,
@@ -209,6 +217,7 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
     noFailover,
     priorities,
     zones,
+    ...(streamFrom === undefined ? {} : { streamFrom }),
     faults: inOrder,
   };
 }

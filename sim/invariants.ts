@@ -483,7 +483,10 @@ export class Invariants {
     if (this.lastAcknowledgedBegan <= calmSince) return 'no commit was acknowledged';
     for (const m of machines) {
       if (m === primary) continue;
-      if (m.postgres.receiver?.primary !== primary) return `${m.name} does not stream`;
+      const from: Machine | undefined = m.postgres.receiver?.primary;
+      const cascades = m.postgres.settings.upstream?.cascades === true;
+      if (from !== primary && !(cascades && from?.postgres.receiver?.primary === primary))
+        return `${m.name} does not stream`;
       if (!contains(primary.disk.tip, m.disk.tip)) return `${m.name} has another history`;
     }
     const there = history(primary.disk.tip);

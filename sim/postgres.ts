@@ -166,11 +166,13 @@ export class SimPostgres {
     if (this.process !== 'running') return;
     const { incarnation } = this;
     const soon = () => this.#machine.reloadDelay();
-    for (const connection of this.walsenders)
-      this.#later(soon(), () => {
-        connection.names = this.settings.synchronousNames;
-        this.settingsVersion += 1;
-      });
+    // A walsender of a standby counts nobody.
+    if (!this.inRecovery)
+      for (const connection of this.walsenders)
+        this.#later(soon(), () => {
+          connection.names = this.settings.synchronousNames;
+          this.settingsVersion += 1;
+        });
     this.#later(soon(), () => {
       this.waits = this.settings.synchronousNames.length > 0;
       this.settingsVersion += 1;
@@ -309,7 +311,7 @@ export class SimPostgres {
       this.#world.network.connected(this.#machine.number, source.number) &&
       source.serves &&
       postgres.process === 'running' &&
-      !postgres.inRecovery &&
+      (!postgres.inRecovery || this.settings.upstream?.cascades === true) &&
       !postgres.stopping &&
       disk.stalledUntil <= this.#world.now;
     if (!reaches || !follows(tip, source.disk.tip))
@@ -325,7 +327,7 @@ export class SimPostgres {
       standby: this.#machine,
       name: replicationName(disk.dataId),
       incarnation: postgres.incarnation,
-      names: postgres.settings.synchronousNames,
+      names: postgres.inRecovery ? [] : postgres.settings.synchronousNames,
       state: 'catchup',
       flush: 0,
       sent: undefined,
@@ -345,7 +347,12 @@ export class SimPostgres {
     if (this.receiver !== connection) return;
     if (disk.stalledUntil > this.#world.now)
       return this.#later(disk.stalledUntil - this.#world.now, () => this.#receive(connection, record));
-    if (record.lsn > disk.tip.lsn) disk.tip = record;
+    if (record.lsn > disk.tip.lsn) {
+      // The walsender finds that its new timeline left the old one before this position.
+      if (!contains(record, disk.tip)) return this.#closeReceiver();
+      disk.tip = record;
+      this.kick();
+    }
     this.receivedLsn = disk.tip.lsn;
     connection.aliveAt = this.#world.now;
     const delay = this.#machine.replayDelay();
@@ -403,6 +410,14 @@ export class SimPostgres {
     this.inRecovery = false;
     this.checkpointed = false;
     this.settingsVersion += 1;
+    // Who streamed from this standby goes on to the new timeline in the same connection, and counts from then on.
+    for (const connection of this.walsenders)
+      this.#later(this.#world.noise.between(20, 150), () => {
+        connection.names = this.settings.synchronousNames;
+        connection.state = 'catchup';
+        this.settingsVersion += 1;
+        this.#send(connection);
+      });
     if (flaws.receiverStays && receiver !== undefined) {
       // It goes on confirming what will not be in this history.
       const confirm = () => {

@@ -196,6 +196,7 @@ export class World {
             ...(this.schedule.priorities?.[number] === undefined
               ? {}
               : { priority: this.schedule.priorities[number] }),
+            ...this.#streamFrom(number),
           },
         ]),
       ),
@@ -204,6 +205,12 @@ export class World {
         : {}),
       logLevel: 'info',
     };
+  }
+
+  #streamFrom(number: number): { streamFrom?: string } {
+    const from = this.schedule.streamFrom?.[number];
+    const name = from === 'standby' ? from : this.machines.find((m) => m.number === from)?.name;
+    return name === undefined ? {} : { streamFrom: name };
   }
 
   /** As the operator refuses it: with fewer that may lead, the set could never be complete. */
