@@ -239,13 +239,18 @@ export class SimAgent {
     const { view } = this;
     const leader = view.leader?.value.instance;
     const sync = this.state.reign?.sync.names;
+    const { cascade } = this.state;
+    const followed =
+      cascade === undefined
+        ? []
+        : [cascade.instance, ...(view.sync?.value.names ?? []).map((m) => m.instance)];
     for (const { value: m } of view.members.values()) {
       const peer = world.machine(m.instance);
       if (peer === undefined || peer === this.#machine) continue;
       const every =
         this.state.handover !== undefined
           ? probeEveryMs.handover
-          : m.instance === leader || m.instance === this.state.cascade?.instance
+          : m.instance === leader || followed.includes(m.instance)
             ? probeEveryMs.leader
             : sync?.some((s) => s.instance === m.instance) === true
               ? probeEveryMs.syncOfLeader

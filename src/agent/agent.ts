@@ -397,7 +397,11 @@ export class Agent {
   #whomToAsk(facts: Facts): PeerAddress[] {
     const { view } = facts.dcs;
     const leader = view.leader?.value.instance;
-    const upstream = this.#state.cascade?.instance;
+    const { cascade } = this.#state;
+    const followed =
+      cascade === undefined
+        ? []
+        : [cascade.instance, ...(view.sync?.value.names ?? []).map((m) => m.instance)];
     const { reign, handover } = this.#state;
     const sync = reign?.sync.names.map((m) => m.instance) ?? [];
     // Clients wait for the target to show that it holds everything.
@@ -414,7 +418,7 @@ export class Agent {
             ? probeEveryMs.verify
             : handover !== undefined
               ? probeEveryMs.handover
-              : m.instance === leader || m.instance === upstream
+              : m.instance === leader || followed.includes(m.instance)
                 ? probeEveryMs.leader
                 : sync.includes(m.instance)
                   ? probeEveryMs.syncOfLeader

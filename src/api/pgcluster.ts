@@ -106,7 +106,7 @@ const InstanceOptions = z.object({
   }),
   streamFrom: z.string().min(1).max(63).optional().meta({
     description:
-      'Streams from this instance instead of the primary, or from any standby if it says `standby`; from the primary while that one does not stream from the primary itself, and while this one is synchronous.',
+      'Streams from this instance instead of the primary, or from any standby if it says `standby`; from the primary while that one does not stream from the primary itself, while synchronous standbys are missing, and while this one is synchronous.',
   }),
 });
 

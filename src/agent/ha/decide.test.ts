@@ -1224,7 +1224,9 @@ describe('a standby that may not stand', () => {
   it('goes on receiving from a standby, which stops by itself', () => {
     const from = { instance: C.instance, address: 'address of shop-3', cascades: true } as const;
     const options = config({ instances: { [A.instance]: { streamFrom: C.instance } } });
-    const cascades = suspicious({ cascade: { instance: C.instance, since: now - 9_000, goodAt: now - 50 } });
+    const cascades = suspicious({
+      cascade: { instance: C.instance, since: now - 9_000, goodAt: now - 50, wholeAt: now - 50 },
+    });
     const world = facts({ ...silent, config: options, peers: [answer(C, { streamsFrom: B.instance })] });
     expect(wantedSettings(cascades, world).upstream).toEqual(from);
     // Once that one has stopped for a second, it would be the primary's turn.
@@ -2023,7 +2025,9 @@ describe('what takes long', () => {
   });
 
   it('of a standby that is to stream from another one goes on from either, not from a third', () => {
-    const cascading = follower({ cascade: { instance: C.instance, since: now - 10_000, goodAt: now - 100 } });
+    const cascading = follower({
+      cascade: { instance: C.instance, since: now - 10_000, goodAt: now - 100, wholeAt: now - 100 },
+    });
     const options = config({ instances: { [A.instance]: { streamFrom: C.instance } } });
     const streams: World = {
       ...world,

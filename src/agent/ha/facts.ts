@@ -171,6 +171,8 @@ export interface Cascade {
   readonly since: number;
   /** When it was last asked that said so. */
   readonly goodAt: number;
+  /** When the synchronous set was last seen complete: while it is not, this standby may be needed in it. */
+  readonly wholeAt: number;
   /** Since when this standby has asked it for WAL in vain. */
   readonly unservedSince?: number;
   /** It did not serve this standby, which streams from the primary until then. */

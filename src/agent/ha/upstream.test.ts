@@ -68,6 +68,7 @@ class Standby {
       ...emptyView,
       config: stamp({
         members: ['a', 'b', 'c', 'd'],
+        synchronous: 1,
         ...(world.streamFrom === undefined ? {} : { instances: { c: { streamFrom: world.streamFrom } } }),
       } as unknown as ConfigValue),
       leader: stamp(leader(world.leader)),
@@ -145,6 +146,19 @@ describe('where a standby streams from', () => {
       expect(c.after(25_000)).toEqual(primary);
       expect(c.after(10_000)).toEqual(fromB);
     }
+  });
+
+  it('is the primary while the synchronous set is not complete: this one may be needed in it', () => {
+    const c = new Standby();
+    c.world.sync = [B, D];
+    expect(c.after(6_000)).toEqual(fromB);
+    c.world.streams = { b: 'a' };
+    expect(c.after(900)).toEqual(fromB);
+    expect(c.after(300)).toEqual(primary);
+    c.world.streams = { b: 'a', d: 'a' };
+    expect(c.after(300)).toEqual(fromB);
+    c.world.sync = [];
+    expect(c.after(1_200)).toEqual(primary);
   });
 
   it('is the primary for one that confirms commits, or is to lead', () => {

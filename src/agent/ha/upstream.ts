@@ -22,7 +22,9 @@ export function upstreamOf(state: HaState, facts: Facts, leader: LeaderValue): U
   const member = facts.dcs.view.members.get(cascade.instance)?.value;
   const uses = facts.applied?.upstream?.instance === cascade.instance;
   const settled = uses || cascade.goodAt - cascade.since >= cascadeSettlesMs;
-  const broken = facts.now - cascade.goodAt > cascadeGraceMs || facts.now < (cascade.detourUntil ?? 0);
+  const broken =
+    facts.now - Math.min(cascade.goodAt, cascade.wholeAt) > cascadeGraceMs ||
+    facts.now < (cascade.detourUntil ?? 0);
   return member === undefined || broken || !settled
     ? primary
     : { instance: cascade.instance, address: member.address, cascades: true };
@@ -40,17 +42,16 @@ export function observeUpstream(draft: Draft): void {
   const goodAt = streamsSince(facts, leader, wanted);
   const before = state.cascade?.instance === wanted ? state.cascade : undefined;
   if (goodAt === undefined && before === undefined) return;
-  const known: Cascade = before ?? {
-    instance: wanted,
-    since: goodAt ?? draft.now,
-    goodAt: goodAt ?? draft.now,
-  };
+  const first = goodAt ?? draft.now;
+  const known: Cascade = before ?? { instance: wanted, since: first, goodAt: first, wholeAt: first };
+  const wholeAt = wholeSince(facts, leader);
   const gap = goodAt !== undefined && goodAt - known.goodAt > cascadeGraceMs;
   draft.set({
     cascade: serving(facts, {
       ...known,
       ...(goodAt === undefined ? {} : { goodAt: Math.max(goodAt, known.goodAt) }),
       ...(gap ? { since: goodAt } : {}),
+      ...(wholeAt === undefined ? {} : { wholeAt: Math.max(wholeAt, known.wholeAt) }),
     }),
   });
 }
@@ -85,6 +86,24 @@ function wantedUpstream(facts: Facts, leader: LeaderValue, now: Cascade | undefi
   return [...view.members.keys()]
     .filter((instance) => instance !== me.instance && able(instance))
     .toSorted((a, b) => Number(isSync(b)) - Number(isSync(a)) || (a < b ? -1 : 1))[0];
+}
+
+/**
+ * When as many standbys as are asked for were last known to be synchronous and to stream; undefined: they are not now.
+ * Else this one is perhaps the only one that could take a place in the set, which the primary gives only to who streams
+ * from it.
+ */
+function wholeSince(facts: Facts, leader: LeaderValue): number | undefined {
+  const { sync, config } = facts.dcs.view;
+  if (sync === undefined || sync.value.mode === 'async') return facts.now;
+  const times = sync.value.names.map(({ instance, dataId }) =>
+    facts.peers.get(instance)?.answer.dataId === dataId ? streamsSince(facts, leader, instance) : undefined,
+  );
+  const known = times.filter((at) => at !== undefined);
+  const count = new Set(sync.value.names.map((m) => m.instance)).size;
+  return known.length === times.length && count >= (config?.value.synchronous ?? 0)
+    ? Math.min(facts.now, ...known)
+    : undefined;
 }
 
 /** When a standby was asked that answered that it streams from the leader itself: nobody cascades from who cascades. */
