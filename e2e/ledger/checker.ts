@@ -1,4 +1,5 @@
 import type { Attempt, FinalState } from './history.ts';
+import { acknowledgements, afterReplacement, sharedTimelines, some } from './primaries.ts';
 
 /** A row of a worker. */
 export interface RowId {
@@ -25,8 +26,10 @@ export interface Verdict {
   readonly aliens: readonly RowId[];
   /** Acknowledged although their read of the register missed an earlier acknowledged write, or saw a later one. */
   readonly staleReads: readonly RowId[];
-  /** Acknowledged on an older timeline than a transaction that had ended before they began: two primaries. */
-  readonly oldTimelines: readonly RowId[];
+  /** Acknowledged by an earlier primary than one that had acknowledged something before they began: `worker/number`. */
+  readonly afterReplacement: readonly string[];
+  /** Primaries that acknowledged writes on one timeline at the same time. */
+  readonly sharedTimelines: readonly string[];
   /** Workers whose register at the end is not that of their last write. */
   readonly wrongRegisters: readonly number[];
 }
@@ -41,6 +44,7 @@ export function judge(attempts: readonly Attempt[], final: FinalState): Verdict 
   const of = (outcome: Attempt['outcome']) => attempts.filter((each) => each.outcome === outcome);
   const there = (each: RowId) => present.has(key(each));
   const [acknowledged, failed, unknown] = [of('acknowledged'), of('failed'), of('unknown')];
+  const known = acknowledgements({ attempts, transfers: [] });
   return {
     acknowledged: acknowledged.length,
     failed: failed.length,
@@ -52,29 +56,25 @@ export function judge(attempts: readonly Attempt[], final: FinalState): Verdict 
     ghosts: failed.filter(there).map(idOf),
     aliens: final.rows.filter((row) => !byId.has(key(row))).map(idOf),
     staleReads: staleReads(attempts),
-    oldTimelines: oldTimelines(acknowledged),
+    afterReplacement: afterReplacement(known).map(({ what }) => what),
+    sharedTimelines: sharedTimelines(known),
     wrongRegisters: wrongRegisters(attempts, final.registers),
   };
 }
 
 /** What is wrong, as sentences; none: nothing acknowledged was lost, and there was one primary at a time. */
 export function faultsOf(verdict: Verdict): string[] {
-  const rows = (what: string, ids: readonly RowId[]) =>
-    ids.length === 0
-      ? []
-      : [
-          `${ids.length} ${what}: ${ids
-            .slice(0, 5)
-            .map((id) => `${id.worker}/${id.seq}`)
-            .join(', ')}${ids.length > 5 ? ', ...' : ''}`,
-        ];
+  const named = (what: string, names: readonly string[]) =>
+    names.length === 0 ? [] : [`${names.length} ${what}: ${some(names)}`];
+  const rows = (what: string, ids: readonly RowId[]) => named(what, ids.map(key));
   return [
     ...rows('acknowledged rows are lost (worker/number)', verdict.lost),
     ...rows('rows are there more than once', verdict.duplicates),
     ...rows('rows are there although their transaction was said to have failed', verdict.ghosts),
     ...rows('rows are there that nobody wrote', verdict.aliens),
     ...rows('acknowledged transactions read an old value', verdict.staleReads),
-    ...rows('transactions were acknowledged by a primary that had been replaced', verdict.oldTimelines),
+    ...named('transactions were acknowledged by a primary that had been replaced', verdict.afterReplacement),
+    ...named('times two primaries acknowledged writes on one timeline', verdict.sharedTimelines),
     ...(verdict.wrongRegisters.length === 0
       ? []
       : [`the registers of the workers ${verdict.wrongRegisters.join(', ')} have a wrong value at the end`]),
@@ -97,26 +97,6 @@ function staleReads(attempts: readonly Attempt[]): RowId[] {
     }
   }
   return stale;
-}
-
-/** Of transactions that do not overlap, the later one may not be acknowledged on an older timeline. */
-function oldTimelines(acknowledged: readonly Attempt[]): RowId[] {
-  const known = acknowledged.flatMap((each) =>
-    each.timeline === undefined ? [] : [{ ...each, timeline: each.timeline }],
-  );
-  const byEnd = known.toSorted((a, b) => a.completedAt - b.completedAt);
-  const old: RowId[] = [];
-  let ended = 0;
-  let newest = 0;
-  for (const each of known.toSorted((a, b) => a.invokedAt - b.invokedAt)) {
-    for (let next = byEnd[ended]; next !== undefined && next.completedAt < each.invokedAt; ) {
-      newest = Math.max(newest, next.timeline);
-      ended += 1;
-      next = byEnd[ended];
-    }
-    if (each.timeline < newest) old.push(idOf(each));
-  }
-  return old;
 }
 
 function wrongRegisters(attempts: readonly Attempt[], registers: ReadonlyMap<number, number>): number[] {

@@ -91,12 +91,12 @@ describe('the checker', () => {
   test('finds an acknowledgement of a primary that had been replaced', () => {
     const late = [...good, attempt(1, 5, 1_000, { timeline: 1, registerRead: 4 })];
     const verdict = judge(late, state({ 1: [1, 2, 3, 4, 5], 2: [1, 4] }));
-    expect(verdict.oldTimelines).toEqual([{ worker: 1, seq: 5 }]);
+    expect(verdict.afterReplacement).toEqual(['1/5']);
   });
 
   test('allows an older timeline to transactions that overlap', () => {
     const overlapping = but(2, 4, { invokedAt: 895, completedAt: 1_000, timeline: 1 });
-    expect(judge(overlapping, end).oldTimelines).toEqual([]);
+    expect(judge(overlapping, end).afterReplacement).toEqual([]);
   });
 
   test('finds a register that went back', () => {

@@ -21,22 +21,71 @@ export const clientRoutes: readonly Route[] = ['service', 'multi-host'];
  */
 export type Outcome = 'acknowledged' | 'failed' | 'unknown';
 
-/** One transaction. `worker` and `seq` identify its row; times are milliseconds since the epoch. */
-export interface Attempt {
-  readonly worker: number;
-  readonly seq: number;
+/** The Postgres that took a transaction, as it says itself. */
+export interface Server {
+  readonly timeline: number;
+  /** Its address. */
+  readonly server: string;
+  /** When its postmaster started, milliseconds since the epoch: tells two lives on one timeline apart. */
+  readonly started: number;
+}
+
+/** One call of a client; times are milliseconds since the epoch on the clock of the workload. */
+interface Call {
   readonly route: Route;
   readonly invokedAt: number;
   readonly completedAt: number;
+}
+
+/** One transaction that writes a row. `worker` and `seq` identify its row. */
+export interface Attempt extends Call, Partial<Server> {
+  readonly worker: number;
+  readonly seq: number;
   readonly outcome: Outcome;
-  /** Timeline of the server that took the transaction. */
-  readonly timeline?: number;
-  /** Address of that server. */
-  readonly server?: string;
   /** The worker's register before this transaction: the `seq` of its last committed one. */
   readonly registerRead?: number;
   readonly error?: string;
 }
+
+/** A transaction of its own that read the register of a worker, and got an answer from a primary. */
+export interface Read extends Call, Server {
+  readonly reader: number;
+  readonly worker: number;
+  readonly value: number;
+}
+
+/** Isolation levels under which the sum of all accounts must stay what it is. */
+export const isolations = ['serializable', 'repeatable read'] as const;
+export type Isolation = (typeof isolations)[number];
+
+/** A transaction that moved money from one account to another. `client` and `seq` identify it. */
+export interface Transfer extends Call, Partial<Server> {
+  readonly client: number;
+  readonly seq: number;
+  readonly isolation: Isolation;
+  readonly source: number;
+  readonly target: number;
+  readonly amount: number;
+  readonly outcome: Outcome;
+  readonly error?: string;
+}
+
+/** The sum of all accounts, as one statement saw it on a primary. */
+export interface Audit extends Call, Server {
+  readonly client: number;
+  readonly total: number;
+}
+
+/** Everything that a workload did. */
+export interface History {
+  readonly attempts: readonly Attempt[];
+  readonly reads: readonly Read[];
+  readonly transfers: readonly Transfer[];
+  readonly audits: readonly Audit[];
+}
+
+/** Accounts of the bank, numbered from 1, and what each of them holds at the beginning. */
+export const bank = { accounts: 8, initialBalance: 1_000 } as const;
 
 /** A row found after the fault, with how often it is there. */
 export interface PresentRow {
@@ -50,6 +99,13 @@ export interface FinalState {
   readonly rows: readonly PresentRow[];
   /** Register by worker. */
   readonly registers: ReadonlyMap<number, number>;
+}
+
+/** What the bank's tables held after the fault. */
+export interface FinalBank {
+  /** Balance by account. */
+  readonly balances: ReadonlyMap<number, number>;
+  readonly transfers: readonly Pick<Transfer, 'client' | 'seq' | 'source' | 'target' | 'amount'>[];
 }
 
 /** A hole between two consecutive acknowledgements, milliseconds since the epoch. */

@@ -3,26 +3,48 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import { waitUntil } from '../cluster/shell.ts';
-import { type Attempt, firstAckAfter, type Route, routes } from './history.ts';
+import { type Attempt, firstAckAfter, type History, isolations, type Route, routes } from './history.ts';
 import type { WriterSettings } from './writer.ts';
 
-const attempt = z.object({
-  worker: z.int(),
-  seq: z.int(),
-  route: z.enum(routes),
-  invokedAt: z.number(),
-  completedAt: z.number(),
-  outcome: z.enum(['acknowledged', 'failed', 'unknown']),
+const call = z.object({ route: z.enum(routes), invokedAt: z.number(), completedAt: z.number() });
+const server = z.object({ timeline: z.int(), server: z.string(), started: z.number() });
+const perhapsServer = z.object({
   timeline: z.int().exactOptional(),
   server: z.string().exactOptional(),
+  started: z.number().exactOptional(),
+});
+const outcome = z.enum(['acknowledged', 'failed', 'unknown']);
+const attempt = z.object({
+  ...call.shape,
+  ...perhapsServer.shape,
+  worker: z.int(),
+  seq: z.int(),
+  outcome,
   registerRead: z.int().exactOptional(),
   error: z.string().exactOptional(),
 });
+const read = z.object({ ...call.shape, ...server.shape, reader: z.int(), worker: z.int(), value: z.int() });
+const transfer = z.object({
+  ...call.shape,
+  ...perhapsServer.shape,
+  client: z.int(),
+  seq: z.int(),
+  isolation: z.enum(isolations),
+  source: z.int(),
+  target: z.int(),
+  amount: z.int(),
+  outcome,
+  error: z.string().exactOptional(),
+});
+const audit = z.object({ ...call.shape, ...server.shape, client: z.int(), total: z.int() });
 const event = z.object({
   ready: z.literal(true).optional(),
   done: z.literal(true).optional(),
   error: z.string().optional(),
   attempt: attempt.optional(),
+  read: read.optional(),
+  transfer: transfer.optional(),
+  audit: audit.optional(),
 });
 
 /** The program that runs the workload, and its arguments. */
@@ -39,6 +61,9 @@ export class Ledger {
   readonly run: string;
   readonly #routes: readonly Route[];
   readonly #attempts: Attempt[] = [];
+  readonly #reads: History['reads'][number][] = [];
+  readonly #transfers: History['transfers'][number][] = [];
+  readonly #audits: History['audits'][number][] = [];
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
   #ready = false;
@@ -84,8 +109,11 @@ export class Ledger {
     }
   }
 
-  #take({ ready, done, error, attempt: made }: z.infer<typeof event>): void {
-    if (made !== undefined) this.#attempts.push(made);
+  #take({ ready, done, error, ...made }: z.infer<typeof event>): void {
+    if (made.attempt !== undefined) this.#attempts.push(made.attempt);
+    if (made.read !== undefined) this.#reads.push(made.read);
+    if (made.transfer !== undefined) this.#transfers.push(made.transfer);
+    if (made.audit !== undefined) this.#audits.push(made.audit);
     if (ready) this.#ready = true;
     if (done) this.#done = true;
     if (error !== undefined) this.#error = error;
@@ -98,6 +126,12 @@ export class Ledger {
   /** Everything attempted so far, in the order in which it ended. */
   get attempts(): readonly Attempt[] {
     return this.#attempts;
+  }
+
+  /** Everything done so far. */
+  get history(): History {
+    const [attempts, reads] = [this.#attempts, this.#reads];
+    return { attempts, reads, transfers: this.#transfers, audits: this.#audits };
   }
 
   /** The first acknowledgement of a transaction that began after `moment` (milliseconds since the epoch). */
