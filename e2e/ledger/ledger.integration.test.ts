@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TestBed, type TestInstance } from '../../src/postgres/test-instances.ts';
 import { run, waitUntil } from '../cluster/shell.ts';
+import { finalBankQuery, parseFinalBank } from './bank.ts';
 import { faultsOf, judge } from './checker.ts';
 import { finalStateQuery, parseFinalState } from './final-state.ts';
 import { longestGap, routes } from './history.ts';
 import { Ledger } from './ledger.ts';
+import { judgeEvidence } from './verdict.ts';
+import type { WriterSettings } from './writer.ts';
 
 let bed: TestBed;
 let server: TestInstance;
@@ -19,7 +22,7 @@ afterAll(() => bed.close());
 const reconfigure = async (settings: Parameters<TestInstance['configure']>[0]) =>
   server.sql.reloadAndVerify((await server.configure(settings)).owned);
 
-const start = (name: string) =>
+const start = (name: string, more: Pick<WriterSettings, 'readersPerRoute' | 'bankClientsPerRoute'> = {}) =>
   Ledger.start({
     run: name,
     target: {
@@ -36,6 +39,7 @@ const start = (name: string) =>
     workersPerRoute: 3,
     interval: 5,
     patience: 10_000,
+    ...more,
   });
 
 function psql(sql: string): Promise<string> {
@@ -45,6 +49,17 @@ function psql(sql: string): Promise<string> {
     ...['--no-psqlrc', '--no-align', '--tuples-only', '-c', sql],
   ]);
 }
+
+/** Judges everything that a workload did, on a server that keeps its timeline and address. */
+const judgeAll = async ({ run, history }: Ledger) =>
+  judgeEvidence({
+    history,
+    final: await finalState(run),
+    bank: parseFinalBank(await psql(finalBankQuery(run))),
+    terms: [],
+    instanceOf: () => undefined,
+    fenceWithin: 0,
+  });
 
 const finalState = async (name: string) => parseFinalState(await psql(finalStateQuery(name)));
 
@@ -83,6 +98,43 @@ describe('the workload', () => {
     const verdict = judge(attempts, await finalState('cancelled'));
     expect(faultsOf(verdict)).toEqual([]);
     expect(verdict.resolved).toBeGreaterThan(0);
+    await server.stop();
+  });
+
+  test('reads, moves money and sums it up, and finds nothing wrong across a crash', async () => {
+    await server.startAsPrimary();
+    const ledger = await start('bank', { readersPerRoute: 2, bankClientsPerRoute: 3 });
+    const enough = () => {
+      const { reads, transfers, audits } = ledger.history;
+      const done = transfers.filter(({ outcome }) => outcome === 'acknowledged');
+      const levels = new Set(done.map(({ isolation }) => isolation));
+      return levels.size === 2 && done.length > 50 && reads.length > 50 && audits.length > 50;
+    };
+    await waitUntil('enough of everything', 20_000, async () => enough());
+    await server.postgres.fence({ graceMs: 0, deadlineMs: 10_000 });
+    const crashed = performance.timeOrigin + performance.now();
+    await server.startAsPrimary();
+    await waitUntil('transfers after the crash', 20_000, async () =>
+      ledger.history.transfers.some((each) => each.outcome === 'acknowledged' && each.invokedAt > crashed),
+    );
+    await ledger.stop();
+    const verdict = await judgeAll(ledger);
+    expect(verdict.problems).toEqual([]);
+    expect(new Set(ledger.history.attempts.flatMap(({ started }) => started ?? [])).size, 'lives').toBe(2);
+    await server.stop();
+  });
+
+  test('notices money and rows that somebody takes', async () => {
+    await server.startAsPrimary();
+    const ledger = await start('thief', { readersPerRoute: 1, bankClientsPerRoute: 1 });
+    await waitUntil('audits', 10_000, async () => ledger.history.audits.length > 5);
+    await psql(`UPDATE bank_account SET balance = balance - 1 WHERE run = 'thief' AND account = 1`);
+    const before = ledger.history.audits.length;
+    await waitUntil('an audit', 10_000, async () => ledger.history.audits.length > before + 2);
+    await ledger.stop();
+    await psql(`DELETE FROM ledger WHERE run = 'thief' AND worker = 1 AND seq = 1`);
+    const { problems } = await judgeAll(ledger);
+    expect(problems.join('\n')).toMatch(/1 acknowledged rows are lost[^]*sums of the bank are not 8000/);
     await server.stop();
   });
 
