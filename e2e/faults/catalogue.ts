@@ -1,7 +1,7 @@
 import { podName } from '../../src/api/names.ts';
 import { nodes } from '../cluster/settings.ts';
 import {
-  apiServerAddresses,
+  apiServerAnswers,
   between,
   clientAddresses,
   cutOff,
@@ -250,10 +250,9 @@ const network: readonly Fault[] = [
     seconds(15),
     takeover(),
     (one, facts) => [
-      cutOff(one, 'etcd, peers and API server', [
-        ...etcdOf(facts),
-        ...peersOf(facts, one),
-        ...apiServerAddresses,
+      drop(one.node, `drop packets between ${one.name} and etcd, peers and API server`, [
+        ...between(one, [...etcdOf(facts), ...peersOf(facts, one)]),
+        apiServerAnswers(one),
       ]),
     ],
   ),

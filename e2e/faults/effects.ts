@@ -144,17 +144,20 @@ export interface Drop {
   readonly to?: string;
   /** Only TCP to this port. */
   readonly port?: number;
+  /** Only TCP from this port. */
+  readonly sourcePort?: number;
   /** How many of the packets, from 0 to 1; all by default. */
   readonly probability?: number;
 }
 
 /** A rule of iptables, without `-I` or `-D`. */
-export function ruleOf({ chain = 'PREROUTING', from, to, port, probability }: Drop): string {
+export function ruleOf({ chain = 'PREROUTING', from, to, port, sourcePort, probability }: Drop): string {
   return [
     chain,
     ...(from === undefined ? [] : ['-s', from]),
     ...(to === undefined ? [] : ['-d', to]),
     ...(port === undefined ? [] : ['-p tcp --dport', port]),
+    ...(sourcePort === undefined ? [] : ['-p tcp --sport', sourcePort]),
     ...(probability === undefined ? [] : ['-m statistic --mode random --probability', probability]),
     '-j DROP',
   ].join(' ');
@@ -223,8 +226,10 @@ export function isolateNode(name: string): Effect {
 /** Where clients of this machine come from: its bridge, and the control plane that forwards to Services. */
 export const clientAddresses: readonly string[] = [`${controlPlane.ip.replace(/\.\d+$/, '')}.0/24`];
 
-/** The address of the API server, and that of its Service. */
-export const apiServerAddresses: readonly string[] = [controlPlane.ip];
+/** What the API server answers to a pod. Not everything of the control plane: it forwards clients to Services, too. */
+export const apiServerAnswers = ({ address }: Place): Drop => ({
+  ...{ from: controlPlane.ip, sourcePort: 6443, to: address },
+});
 
 /** Node runs it as it is. */
 const proxyProgram = () => readFileSync(new URL('delay-proxy.ts', import.meta.url)).toString('base64');
