@@ -284,7 +284,8 @@ export function fillDisk(node: string, mount: string): Effect {
     apply: onNode(
       node,
       `fill ${mount}`,
-      `fallocate -l "$(df --output=avail -B1 ${mount} | tail -n 1)" ${file}
+      // Not all at once: some blocks are needed to note down which ones it has.
+      `fallocate -l "$(($(df --output=avail -B1 ${mount} | tail -n 1) / 100 * 98))" ${file}
 dd if=/dev/zero of=${file}.rest bs=4k 2>/dev/null; mountpoint -q ${mount}`,
     ),
     undo: onNode(node, `empty ${mount}`, `rm -f ${file} ${file}.rest`),
