@@ -4,12 +4,12 @@ import { dumpDiagnostics } from '../diagnostics.ts';
 import { now } from '../faults.ts';
 import { eventually } from '../kubernetes.ts';
 import { messageOf } from '../ledger/connection.ts';
-import { type Gap, type Route, routes } from '../ledger/history.ts';
+import { clientRoutes } from '../ledger/history.ts';
 import type { Ledger } from '../ledger/ledger.ts';
 import type { TermRecord } from '../ledger/primaries.ts';
 import type { FullVerdict } from '../ledger/verdict.ts';
 import type { PostgresCluster } from '../postgres-cluster.ts';
-import { gapsSince, judgeLedger, startLedger } from '../workload.ts';
+import { type Gaps, gapsSince, judgeLedger, startLedger } from '../workload.ts';
 import type { Expectation, Fault } from './fault.ts';
 import type { Journal } from './journal.ts';
 import { observe, termsOf } from './observe.ts';
@@ -72,7 +72,10 @@ export async function drill(cluster: PostgresCluster, fault: Fault, journal: Jou
       target: strike.target,
       failovers,
       gaps: Object.fromEntries(
-        routes.flatMap((route) => (gaps[route] === undefined ? [] : [[route, gaps[route].milliseconds]])),
+        clientRoutes.flatMap((route) => {
+          const gap = gaps[route];
+          return gap === undefined ? [] : [[route, gap.milliseconds]];
+        }),
       ),
       fromFault: redundantAt - faultAt,
       fromEnd: redundantAt - endedAt,
@@ -102,13 +105,9 @@ async function takenOver(
 }
 
 /** Where a fault did more than it may, or less than it must. */
-export function unexpected(
-  expects: Expectation,
-  failovers: number,
-  gaps: Readonly<Record<Route, Gap | undefined>>,
-): string[] {
+export function unexpected(expects: Expectation, failovers: number, gaps: Gaps): string[] {
   const [least, most] = expects.failovers;
-  const problems = (expects.routes ?? routes).flatMap((route) => {
+  const problems = (expects.routes ?? clientRoutes).flatMap((route) => {
     const gap = gaps[route]?.milliseconds;
     if (gap === undefined) return [`nothing was acknowledged on the route ${route}`];
     return gap <= expects.gap

@@ -2,7 +2,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } fr
 import { dirname, join } from 'node:path';
 import * as z from 'zod';
 import { repository } from '../cluster/settings.ts';
-import { type Route, routes } from '../ledger/history.ts';
+import type { Route } from '../ledger/history.ts';
 import type { Fault } from './fault.ts';
 
 const count = z.int().min(0).exactOptional();
@@ -105,14 +105,15 @@ export function reportOf(results: readonly Result[], heading: string): string {
   ];
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
   const groups = [...Map.groupBy(results, ({ fault }) => fault)].sort(([a], [b]) => (a < b ? -1 : 1));
-  const gap = (of: readonly Result[], route: Route) => spread(of.map(({ gaps }) => gaps[route]));
+  const gap = (of: readonly Result[], route: Extract<Route, keyof Result['gaps']>) =>
+    spread(of.map(({ gaps }) => gaps[route]));
   const lines = groups.map(([fault, all]) => {
     const of = all.filter(({ verdict }) => verdict !== 'unverified');
     const sum = (pick: (result: Result) => number | undefined) =>
       String(of.reduce((total, each) => total + (pick(each) ?? 0), 0));
     return line([
       ...[fault, String(of.length)],
-      ...routes.map((route) => gap(of, route)),
+      ...[gap(of, 'service'), gap(of, 'multi-host')],
       spread(of.map(({ fromFault }) => fromFault && fromFault / 1000)),
       [...new Set(of.map(({ failovers }) => failovers ?? '?'))].sort().join(', '),
       ...[sum((each) => each.acknowledged), sum((each) => each.indeterminate), sum((each) => each.lost)],

@@ -69,7 +69,14 @@ try {
   say({ ready: true });
   const numbers = workers.map(({ worker }) => worker);
   const client = (route: Route) => ({
-    ...{ run, route, interval, now, connector: new Connector(target, route, stop.signal), signal: stop.signal },
+    ...{
+      run,
+      route,
+      interval,
+      now,
+      connector: new Connector(target, route, stop.signal),
+      signal: stop.signal,
+    },
   });
   const perRoute = (count: number) =>
     more.routes.flatMap((route, index) =>
