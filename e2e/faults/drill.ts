@@ -35,6 +35,8 @@ export async function drill(cluster: PostgresCluster, fault: Fault, journal: Jou
   });
   let ledger: Ledger | undefined;
   let strike: Strike | undefined;
+  const problems: string[] = [];
+  const note = (problem: Promise<unknown>) => problem.catch((error) => problems.push(messageOf(error)));
   try {
     await cluster.waitHealthy(120_000);
     const facts = await observe(cluster);
@@ -44,12 +46,11 @@ export async function drill(cluster: PostgresCluster, fault: Fault, journal: Jou
     await sleep(warmUp);
 
     const faultAt = await strike.start();
-    const problems: string[] = [];
-    const note = (problem: Promise<unknown>) => problem.catch((error) => problems.push(messageOf(error)));
     await sleep(Math.max(0, faultAt + Math.max(fault.holdMs, shows) - now()));
     await strike.end();
     const endedAt = now();
-    await note(takenOver(cluster, before, fault.expects));
+    // What lasted has shown by now.
+    if (fault.holdMs < shows) await note(takenOver(cluster, before, fault.expects));
     await note(cluster.waitHealthy(fault.expects.redundant ?? 120_000));
     const redundantAt = now();
     await note(ledger.acknowledges(now(), 15_000));
@@ -83,8 +84,10 @@ export async function drill(cluster: PostgresCluster, fault: Fault, journal: Jou
     });
   } catch (error) {
     const folder = await dumpDiagnostics(`fault-${fault.name}`, cluster, ledger?.attempts).catch(messageOf);
-    const problems = [messageOf(error), `details in ${folder}`];
-    return result({ verdict: 'unverified', problems, target: strike?.target ?? '' });
+    // A cluster that is not well again is a failure, also when it cannot be asked what clients saw.
+    const verdict = problems.length > 0 ? 'fail' : 'unverified';
+    problems.push(messageOf(error), `details in ${folder}`);
+    return result({ verdict, problems, target: strike?.target ?? '' });
   } finally {
     // What could not be undone stays in the journal, and who goes on undoes it first.
     await strike?.end().catch((error: unknown) => console.error(messageOf(error)));
@@ -99,9 +102,14 @@ async function takenOver(
   { failovers: [least] }: Expectation,
 ): Promise<void> {
   if (least === 0) return;
-  await eventually('another term', 45_000, async () => {
-    return (await termsOf(cluster.namespace)).length >= before.length + least;
-  });
+  await eventually(
+    'another term',
+    45_000,
+    async () => {
+      return (await termsOf(cluster.namespace)).length >= before.length + least;
+    },
+    500,
+  );
 }
 
 /** Where a fault did more than it may, or less than it must. */
