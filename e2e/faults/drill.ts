@@ -39,7 +39,8 @@ export async function drill(cluster: PostgresCluster, fault: Fault, journal: Jou
   const note = (problem: Promise<unknown>) => problem.catch((error) => problems.push(messageOf(error)));
   try {
     await cluster.waitHealthy(120_000);
-    const facts = await observe(cluster);
+    // Members of etcd that an earlier fault has ended may still be on their way back.
+    const facts = await eventually('all members of etcd to answer', 90_000, () => observe(cluster), 1_000);
     strike = new Strike(fault, facts, journal);
     const before = await termsOf(cluster.namespace);
     ledger = await startLedger(cluster, { readersPerRoute: 1, bankClientsPerRoute: 1 });

@@ -11,7 +11,7 @@ import { Journal } from '../faults/journal.ts';
 const matrix = [
   'agent-stop',
   'primary-with-clients',
-  'primary-from-peers',
+  'etcd-slow',
   'node-freeze',
   'etcd-leader-kill',
   'disk-stall',
