@@ -62,7 +62,8 @@ export function statusOf(input: StatusInput): PgClusterStatus {
   const image = currentImageOf(members);
   if (image === undefined) delete status.currentImage;
   else status.currentImage = image;
-  if (leader !== undefined) {
+  // What a stale state says is not true any more, and the status is what shows that it is stale.
+  if (leader !== undefined && situation !== 'stale') {
     status.term = leader.term;
     status.timeline = leader.timeline;
     if (leader.phase === 'leading') {
