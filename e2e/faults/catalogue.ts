@@ -176,7 +176,8 @@ const processes: readonly Fault[] = [
     'agent-init-stop',
     'SIGSTOP of agent and koschei-init: nobody is left to fence Postgres, which runs on',
     seconds(20),
-    takeover(),
+    // It acknowledges nothing, but whoever is still connected to it reads old values until it is continued.
+    { ...takeover(), staleFor: seconds(21) },
     stopped('init', 'agent'),
   ),
 ];
@@ -576,6 +577,7 @@ function together(name: string, parts: readonly Fault[]): Fault {
       ],
       gap: sum(({ expects }) => expects.gap),
       redundant: Math.max(...parts.map(({ expects }) => expects.redundant ?? seconds(120))),
+      staleFor: Math.max(...parts.map(({ expects }) => expects.staleFor ?? seconds(7))),
       ...(judged.length === 0
         ? {}
         : { routes: judged.reduce((left, each) => left.filter((route) => each.includes(route))) }),

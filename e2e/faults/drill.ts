@@ -21,7 +21,7 @@ const warmUp = 1_500;
 /** Milliseconds after which a fault that ends by itself has surely shown: before, all may still look well. */
 const shows = 3_000;
 /** Milliseconds that a replaced primary may answer reads: its ttl, and the way of an answer. */
-const fenceWithin = defaultTiming.ttlMs + 1_000;
+const staleFor = defaultTiming.ttlMs + 1_000;
 
 /**
  * Lets one fault happen to a healthy cluster under load, undoes it, waits until everything is redundant again and judges
@@ -61,6 +61,7 @@ export async function drill(cluster: PostgresCluster, fault: Fault, journal: Jou
     const failovers = terms.length - before.length;
     const addresses = new Map(facts.instances.map(({ address, name }) => [address, name]));
     for (const { address, instance } of await cluster.pods()) addresses.set(address ?? '', instance);
+    const fenceWithin = fault.expects.staleFor ?? staleFor;
     const verdict = await judgeLedger(cluster, ledger, { terms, addresses, fenceWithin });
     const gaps = gapsSince(ledger.attempts, faultAt);
     problems.push(...verdict.problems, ...unexpected(fault.expects, failovers, gaps));

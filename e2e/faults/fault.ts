@@ -57,6 +57,8 @@ export interface Expectation {
   readonly gap: number;
   /** The routes that are judged; all by default. */
   readonly routes?: readonly Route[];
+  /** Milliseconds that a replaced primary may answer reads with old values; its ttl and 1 s by default. */
+  readonly staleFor?: number;
   /** Milliseconds from the end of the fault until everything is redundant again; 120 s by default. */
   readonly redundant?: number;
 }
