@@ -7,6 +7,8 @@ import {
   noDataId,
   type PeerAnswer,
   type PeerFacts,
+  type PromiseFacts,
+  type PromiseRequest,
   type TransactionOutcome,
 } from '../src/agent/ha/index.ts';
 import { type ClusterView, emptyView, type MemberValue } from '../src/dcs/index.ts';
@@ -20,6 +22,8 @@ const observeEveryMs = { busy: 40, primary: 250, standby: 500 } as const;
 const probeEveryMs = { leader: 250, syncOfLeader: 250, handover: 50, other: 1_000 } as const;
 const probeTimeoutMs = 500;
 const reachedForMs = 3_000;
+/** As in src/agent/peers.ts, ms. */
+const promise = { everyMs: 500, timeoutMs: 1_000 } as const;
 /** A store that has lost its watch reads again. */
 const readAgainMs = 200;
 
@@ -42,8 +46,12 @@ export class SimAgent {
   #watchLost = true;
   #readAfter = 0;
   #observedAt = 0;
+  /** Who was ever announced: it is asked also when its key has run out. */
+  readonly #known = new Set<string>();
   readonly #peers = new Map<string, PeerFacts>();
   readonly #asked = new Map<string, { at: number; busy: boolean }>();
+  readonly #promises = new Map<string, PromiseFacts>();
+  readonly #promiseAsked = new Map<string, { at: number; busy: boolean }>();
   #announced = '';
   #published = '';
   #tickDue = false;
@@ -121,12 +129,13 @@ export class SimAgent {
     const { name, node } = this.#machine;
     const facts: { -readonly [K in keyof Facts]: Facts[K] } = {
       now: this.#machine.clock(),
-      me: { instance: name, bootId: this.bootId, address: name, node },
+      me: { clusterId: 'shop', instance: name, bootId: this.bootId, address: name, node },
       volume: this.#machine.volume(),
       storage: [this.#machine.storage()],
       dcs: { view: this.view, readAt: this.#readAt },
       postgres,
       peers: this.#peers,
+      promises: this.#promises,
       stopRequested: this.stopRequested,
     };
     if (p.applied !== undefined) facts.applied = p.applied;
@@ -189,7 +198,9 @@ export class SimAgent {
   #followUp(facts: Facts): void {
     const { postgres } = this.#machine;
     const { reign } = this.state;
+    const { rules } = this.#world;
     this.#observeIfDue(facts);
+    this.#askPromises(rules.promisesToAsk(this.state, facts));
     const o = postgres.observation;
     if (reign !== undefined && reign.stage === 'leading' && reign.open && o?.inRecovery === false)
       this.#world.invariants.routed(this.#machine, reign.term);
@@ -244,28 +255,28 @@ export class SimAgent {
       cascade === undefined
         ? []
         : [cascade.instance, ...(view.sync?.value.names ?? []).map((m) => m.instance)];
-    for (const { value: m } of view.members.values()) {
-      const peer = world.machine(m.instance);
+    for (const instance of view.members.keys()) this.#known.add(instance);
+    for (const instance of this.#known) {
+      const peer = world.machine(instance);
       if (peer === undefined || peer === this.#machine) continue;
       const every =
         this.state.handover !== undefined
           ? probeEveryMs.handover
-          : m.instance === leader || followed.includes(m.instance)
+          : instance === leader || followed.includes(instance)
             ? probeEveryMs.leader
-            : sync?.some((s) => s.instance === m.instance) === true
+            : sync?.some((s) => s.instance === instance) === true
               ? probeEveryMs.syncOfLeader
               : probeEveryMs.other;
-      let last = this.#asked.get(m.instance);
+      let last = this.#asked.get(instance);
       if (last === undefined) {
         last = { at: Number.NEGATIVE_INFINITY, busy: false };
-        this.#asked.set(m.instance, last);
+        this.#asked.set(instance, last);
       }
       if (now - last.at < (last.busy ? Math.max(every, probeTimeoutMs) : every)) continue;
       last.at = now;
       last.busy = true;
       this.#probe(peer, now, last);
     }
-    for (const instance of this.#peers.keys()) if (!view.members.has(instance)) this.#peers.delete(instance);
   }
 
   #probe(peer: Machine, at: number, last: { at: number; busy: boolean }): void {
@@ -304,6 +315,56 @@ export class SimAgent {
     const { since, times } = known.refused ?? { since: at, times: 0 };
     this.#peers.set(instance, { ...known, refused: { since, times: times + 1 } });
     this.step({ kind: 'tick' });
+  }
+
+  #askPromises(requests: readonly PromiseRequest[]): void {
+    const now = this.#machine.clock();
+    for (const asked of requests) {
+      const { instance } = asked.to;
+      const last = this.#promiseAsked.get(instance);
+      if (now - (last?.at ?? Number.NEGATIVE_INFINITY) < (last?.busy ? promise.timeoutMs : promise.everyMs))
+        continue;
+      this.#promiseAsked.set(instance, { at: now, busy: true });
+      const peer = this.#world.machine(instance);
+      if (peer !== undefined && this.#known.has(instance)) this.#askPromise(peer, asked, now);
+      else
+        this.#promises.set(instance, { at: now, answer: { promised: false, because: 'no known address' } });
+    }
+  }
+
+  /** A question for a promise: it may come late, twice, or not at all, and so may its answer. */
+  #askPromise(peer: Machine, asked: PromiseRequest, at: number): void {
+    const world = this.#world;
+    const [me, them] = [this.#machine.number, peer.number];
+    world.network.send(me, them, () =>
+      peer.run(() => {
+        const { agent } = peer;
+        if (agent === undefined) return;
+        agent.#run(() => {
+          const given = world.rules.givePromise(agent.state, agent.#facts(), asked);
+          agent.state = given.state;
+          const { answer } = given;
+          if (answer.promised) world.invariants.promised(peer, asked);
+          if (world.telling)
+            world.tell(
+              peer,
+              `${answer.promised ? 'promises' : 'refuses to promise'} ${asked.leader.instance} not to stand${answer.because === undefined ? '' : `: ${answer.because}`}`,
+            );
+          world.network.send(them, me, () =>
+            this.#machine.run(() =>
+              this.#run(() => {
+                const last = this.#promiseAsked.get(peer.name);
+                if (last?.at === at) last.busy = false;
+                // The driver gives up on an answer; nothing rests on that, as it counts from the question.
+                if ((this.#promises.get(peer.name)?.at ?? at) > at) return;
+                this.#promises.set(peer.name, { at, answer });
+                this.step({ kind: 'tick' });
+              }),
+            ),
+          );
+        });
+      }),
+    );
   }
 
   #announce(): void {

@@ -48,6 +48,8 @@ export type Fault = { readonly at: number } /** kill -9 of Postgres's postmaster
   | { readonly kind: 'isolate'; readonly who: Victim; readonly for: number }
   /** etcd has no leader: nothing is answered; what was sent meanwhile is lost or carried out at the end. */
   | { readonly kind: 'etcd-election'; readonly for: number }
+  /** The same for long: etcd has lost its quorum. */
+  | { readonly kind: 'etcd-outage'; readonly for: number }
   /** etcd refuses writes (NOSPACE) and answers reads. */
   | { readonly kind: 'etcd-full'; readonly for: number }
   /** The instance's watch brings everything late. */
@@ -132,6 +134,8 @@ export interface Profile {
   readonly favour?: readonly FaultKind[];
   /** No other kinds. */
   readonly only?: readonly FaultKind[];
+  /** These come always. */
+  readonly also?: readonly Fault[];
 }
 
 /** Faults begin here: the cluster has formed, ms. */
@@ -150,6 +154,7 @@ const weights: Readonly<Record<FaultKind, number>> = {
   'slow-etcd': 4,
   isolate: 8,
   'etcd-election': 3,
+  'etcd-outage': 2,
   'etcd-full': 1,
   'slow-watch': 3,
   compact: 2,
@@ -194,7 +199,7 @@ export function schedule(seed: number, profile: Profile = {}): Schedule {
   const cascading = instances > 2 && o.chance(0.25) ? o.between(0, instances - 1) : undefined;
   const upstream = o.chance(0.6) ? 'standby' : (o.between(0, instances - 1) as InstanceNumber);
   const end = calmBefore + r.between(500, 7_000);
-  const faults: Fault[] = [];
+  const faults: Fault[] = [...(profile.also ?? [])];
   const count = r.pick([1, 2, 3, 4, 5, 6, 8, 10]);
   // Much of what is interesting needs several things to go wrong within the time of one takeover.
   const bursts = r.chance(0.5);
@@ -266,6 +271,8 @@ function fault(r: Random, kind: FaultKind, at: number, instances: number): Fault
     }
     case 'etcd-election':
       return { at, kind, for: r.between(100, 2_500) };
+    case 'etcd-outage':
+      return { at, kind, for: r.between(2_500, 40_000) };
     case 'etcd-full':
       return { at, kind, for: duration() };
     case 'slow-etcd':
@@ -306,6 +313,7 @@ function fault(r: Random, kind: FaultKind, at: number, instances: number): Fault
         'promote',
         'stop-receiver',
         'rewind',
+        'clone',
         'stop',
         'prove-wait',
       ] as const);

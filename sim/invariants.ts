@@ -1,4 +1,5 @@
-import type { LeaderWrite } from '../src/agent/ha/index.ts';
+import type { LeaderWrite, PromiseRequest } from '../src/agent/ha/index.ts';
+import { noDataId } from '../src/agent/ha/index.ts';
 import { type ClusterView, clockRateError } from '../src/dcs/index.ts';
 import { parseLsn } from '../src/postgres/lsn.ts';
 import { placeholderName, replicationName } from '../src/postgres/replication-names.ts';
@@ -13,7 +14,10 @@ export const invariants = {
   'late-acknowledgement': 'invariant 1: a primary of an older term acknowledges only what the newer one has',
   'one-writable':
     'invariant 1: with strict fencing or without synchronous standbys one instance accepts writes',
-  'fence-in-time': 'invariant 1: without a heartbeat no Postgres is writable when the ttl is over',
+  'fence-in-time':
+    'invariant 1: without a heartbeat, and without the promise of everybody who may stand, no Postgres is writable when the ttl is over',
+  failsafe:
+    'invariant 10: while etcd is away and everything else is healthy, writes go on and nobody is promoted',
   'read-value-lost': 'invariant 3: what clients of a primary could read is in every later primary',
   'unique-term': 'invariant 4: nobody is promoted twice in a term, and terms only grow',
   'unique-timeline': 'invariant 4: no timeline id is used twice',
@@ -78,6 +82,12 @@ export class Invariants {
   readonly #barredSince = new Map<string, number>();
   /** By boot: when the newest write of the leader key that was carried out was sent. */
   readonly #heartbeats = new Map<string, number>();
+  /** By boot that asked: who promised it last when, by data id (R11). */
+  readonly #promised = new Map<string, Map<string, number>>();
+  /** By boot: when everybody who might stand had promised it not to. */
+  readonly #covered = new Map<string, number>();
+  /** etcd alone is away until then, and this one is to serve on. */
+  #servesOn: { readonly machine: Machine; readonly since: number; readonly until: number } | undefined;
   #checkedSync: string | undefined;
   #checkedSettings = -1;
   #checkedLeader: Machine | undefined;
@@ -111,6 +121,7 @@ export class Invariants {
       this.#opened(machine);
     }
     this.#namesInForce();
+    this.#failsafe(now);
   }
 
   // ------------------------------------------------------------------------------------------- leadership
@@ -272,6 +283,8 @@ export class Invariants {
           `${machine.name} begins timeline ${timeline}, as ${other.machine?.name ?? 'the first'} did`,
         );
     }
+    if (this.#servesOn !== undefined)
+      this.violated('failsafe', `${machine.name} is promoted although only etcd was away`);
     this.#promotions.push({ term, timeline, machine, begin: tip });
     this.#keeps(machine, 'is promoted', term);
     this.#firstReads.set(machine, parent);
@@ -307,10 +320,52 @@ export class Invariants {
     return this.#world.now - machine.thawedAt <= 1_300;
   }
 
+  /** R11: this agent has promised not to stand. */
+  promised(machine: Machine, { bootId }: PromiseRequest): void {
+    const { leader, sync } = this.#world.etcd.view;
+    const given = this.#promised.get(bootId) ?? new Map<string, number>();
+    this.#promised.set(bootId, given.set(machine.disk.dataId, this.#world.now));
+    if (leader?.value.bootId !== bootId || sync === undefined) return;
+    // Everybody who may stand, by what etcd holds now.
+    const standing = sync.value.mode === 'sync' ? sync.value.names : leader.value.members;
+    const oldest = standing
+      .filter(({ dataId }) => dataId !== leader.value.dataId && dataId !== noDataId)
+      .reduce(
+        (at, { dataId }) => Math.min(at, given.get(dataId) ?? Number.NEGATIVE_INFINITY),
+        this.#world.now,
+      );
+    this.#covered.set(bootId, Math.max(this.#covered.get(bootId) ?? oldest, oldest));
+  }
+
+  /** etcd goes away, and nothing else happens until it comes back. */
+  etcdGoesAway(until: number): void {
+    const { machines, now } = this.#world;
+    const machine = machines.find((m) => m.serves && m.postgres.writable);
+    if (machine !== undefined && this.unhealthy(0) === undefined)
+      this.#servesOn = { machine, since: now, until };
+  }
+
+  #failsafe(now: number): void {
+    const expected = this.#servesOn;
+    if (expected === undefined) return;
+    const { machine, since, until } = expected;
+    if (now > until) this.#servesOn = undefined;
+    const { postgres } = machine;
+    if (!machine.serves || !postgres.writable || !postgres.settings.clientsAllowed)
+      this.violated('failsafe', `${machine.name} serves no more, ${now - since} ms after etcd went away`);
+    if (now - Math.max(since, this.lastAcknowledgedBegan) > 3_000)
+      this.violated('failsafe', `no commit was acknowledged for 3 s, ${now - since} ms after etcd went away`);
+  }
+
   #fenceInTime(machine: Machine, now: number): void {
     const boot = machine.lastBootId;
     const sent = this.#heartbeats.get(boot) ?? Number.NEGATIVE_INFINITY;
-    if (now - sent <= this.#ttl || this.#thawing(machine)) return;
+    const { leader, sync } = this.#world.etcd.view;
+    const alone =
+      leader?.value.bootId === boot &&
+      (sync?.value.mode === 'sync' ? sync.value.names.length === 0 : leader.value.members.length === 1);
+    const covered = Math.max(sent, this.#covered.get(boot) ?? sent);
+    if (now - covered <= this.#ttl || alone || this.#thawing(machine)) return;
     this.violated(
       'fence-in-time',
       `${machine.name} is writable ${now - sent} ms after it sent its last good heartbeat; the ttl is ${this.#ttl} ms`,
@@ -469,8 +524,8 @@ export class Invariants {
   // ------------------------------------------------------------------------------------------- when faults are over
 
   /** Why the cluster is not yet as it should be; undefined: it is. */
-  unhealthy(): string | undefined {
-    const { machines, etcd, calmSince } = this.#world;
+  unhealthy(calmSince = this.#world.calmSince): string | undefined {
+    const { machines, etcd } = this.#world;
     const primaries = machines.filter(
       (m) => m.serves && m.postgres.writable && m.postgres.settings.clientsAllowed,
     );

@@ -1,4 +1,11 @@
-import { answerProbe, decide, fenceDeadline, initialState } from '../src/agent/ha/index.ts';
+import {
+  answerProbe,
+  decide,
+  fenceDeadline,
+  givePromise,
+  initialState,
+  promisesToAsk,
+} from '../src/agent/ha/index.ts';
 import type { ClusterView } from '../src/dcs/index.ts';
 
 /** The shipped decisions, as the simulated driver calls them. A mutant puts something of its own around them. */
@@ -7,9 +14,18 @@ export interface Rules {
   readonly decide: typeof decide;
   readonly fenceDeadline: typeof fenceDeadline;
   readonly answerProbe: typeof answerProbe;
+  readonly promisesToAsk: typeof promisesToAsk;
+  readonly givePromise: typeof givePromise;
 }
 
-export const shipped: Rules = { initialState, decide, fenceDeadline, answerProbe };
+export const shipped: Rules = {
+  initialState,
+  decide,
+  fenceDeadline,
+  answerProbe,
+  promisesToAsk,
+  givePromise,
+};
 
 /** Mistakes in what the simulator models itself, around the decisions: the driver and the operations on Postgres. */
 export interface Flaws {

@@ -99,6 +99,8 @@ it.each([
           const timing = { ...stored.value.timing, ttlMs: toMs };
           network.cut(network.etcd, primary.number, 70_000);
           network.cut(primary.number, network.etcd, 70_000);
+          // Else they would promise not to stand.
+          for (const { number } of world.machines) network.cut(primary.number, number, 70_000);
           etcd.configure({ ...stored.value, generation: 2, timing });
         }),
     },

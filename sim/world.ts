@@ -255,6 +255,9 @@ export class World {
   /** Member keys hang on leases of 30 s. */
   #expireLeases(): void {
     const again = () => {
+      // Leases run out by a decision of etcd's leader, and a new one begins to count anew.
+      if (this.etcd.noLeaderUntil > this.now)
+        for (const machine of this.machines) machine.leaseRenewedAt = this.etcd.noLeaderUntil;
       for (const machine of this.machines)
         if (this.etcd.view.members.has(machine.name) && this.now - machine.leaseRenewedAt > 30_000)
           this.etcd.forget(machine.name);
@@ -285,6 +288,11 @@ export class World {
       switch (fault.kind) {
         case 'etcd-election':
           etcd.noLeaderUntil = Math.max(etcd.noLeaderUntil, until);
+          return;
+        case 'etcd-outage':
+          etcd.noLeaderUntil = Math.max(etcd.noLeaderUntil, until);
+          if (this.schedule.faults.every((f) => f === fault || isOver(f, this.now) || f.at > until))
+            this.invariants.etcdGoesAway(until);
           return;
         case 'etcd-full':
           etcd.fullUntil = Math.max(etcd.fullUntil, until);
@@ -447,4 +455,10 @@ export function tellFault({ at: _, ...fault }: Fault): string {
   const { kind, ...rest } = fault;
   const details = Object.entries(rest).map(([key, value]) => `${key} ${value}`);
   return [kind, ...details].join(', ');
+}
+
+/** Nothing of a fault is left by then: not even what it may do only to the next operation of its kind. */
+function isOver(fault: Fault, now: number): boolean {
+  const lasts = fault.kind === 'transaction' || fault.kind === 'operation' ? Number.POSITIVE_INFINITY : 0;
+  return fault.at + Math.max(lasts, 'for' in fault ? fault.for : 0) < now;
 }

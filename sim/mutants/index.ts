@@ -1,4 +1,5 @@
 import { data } from './data.ts';
+import { failsafe } from './failsafe.ts';
 import { leadership } from './leadership.ts';
 import { livelihood } from './liveness.ts';
 import type { Mutant } from './mutant.ts';
@@ -8,4 +9,11 @@ import { time } from './time.ts';
 export type { Mutant } from './mutant.ts';
 
 /** Every rule broken on purpose, to show that the simulator sees it. */
-export const mutants: readonly Mutant[] = [...synchronousSet, ...leadership, ...time, ...data, ...livelihood];
+export const mutants: readonly Mutant[] = [
+  ...synchronousSet,
+  ...leadership,
+  ...time,
+  ...failsafe,
+  ...data,
+  ...livelihood,
+];

@@ -33,9 +33,12 @@ export const time: readonly Mutant[] = [
       'the deadline counts from the answer to a heartbeat, not from its sending (model l_from_response)',
     caughtBy: ['fence-in-time', 'one-writable'],
     profile: {
+      instances: 2,
       ttlMs: 4_000,
       config: async_,
       only: ['slow-etcd', 'stubborn', 'cut-etcd'],
+      // Nobody promises anything.
+      also: [{ at: 2_500, kind: 'cut-link', from: 0, to: 1, for: 20_000 }],
     },
     rules: remembered((state, before, facts, input) =>
       input.kind === 'transaction' &&

@@ -7,6 +7,7 @@ import { ce05aWalsenderWithOldNames } from './ce05a-walsender-with-old-names.ts'
 import { ce05bNewNameLast } from './ce05b-new-name-last.ts';
 import { ce05cCommitsDoNotWait } from './ce05c-commits-do-not-wait.ts';
 import { ce06WayBack } from './ce06-way-back.ts';
+import { ce07NewMember } from './ce07-new-member.ts';
 import { ce08LeaderByReading } from './ce08-leader-by-reading.ts';
 import { ce09FrozenMachine } from './ce09-frozen-machine.ts';
 import { ce10EmptyIsNotAbsent } from './ce10-empty-is-not-absent.ts';
@@ -15,10 +16,7 @@ import type { NamedSchedule } from './named.ts';
 
 export type { NamedSchedule } from './named.ts';
 
-/**
- * The counterexamples of the model check, but CE7, which needs failsafe (a leader that serves on without etcd), which is
- * not built.
- */
+/** The counterexamples of the model check. */
 export const namedSchedules: readonly NamedSchedule[] = [
   ce01LateAcknowledgement,
   ce02LateTransaction,
@@ -29,6 +27,7 @@ export const namedSchedules: readonly NamedSchedule[] = [
   ce05bNewNameLast,
   ce05cCommitsDoNotWait,
   ce06WayBack,
+  ce07NewMember,
   ce08LeaderByReading,
   ce09FrozenMachine,
   ce10EmptyIsNotAbsent,

@@ -44,6 +44,7 @@ beforeEach(() => {
   published = undefined;
   agent = new Agent({
     me: {
+      clusterId: 'id',
       instance: 'shop-1',
       bootId: 'boot',
       address: '10.0.0.1',
@@ -84,7 +85,13 @@ beforeEach(() => {
         return storage;
       },
     }),
-    peers: fake({ facts: new Map(), watch: () => undefined, announce: () => undefined }),
+    peers: fake({
+      facts: new Map(),
+      promises: new Map(),
+      watch: () => undefined,
+      askPromises: () => undefined,
+      announce: () => undefined,
+    }),
     guard: { postmaster: () => undefined, deadline: () => undefined },
     membership: fake({
       publish: async (value: MemberValue) => {

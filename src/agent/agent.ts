@@ -21,8 +21,10 @@ import {
   type Command,
   decide,
   type Facts,
+  failsafeProblem,
   fenceDeadline,
   freshMs,
+  givePromise,
   type HaState,
   type Input,
   initialState,
@@ -31,7 +33,10 @@ import {
   noDataId,
   nothingKnown,
   type PeerAnswer,
+  type PromiseAnswer,
+  type PromiseRequest,
   planSlots,
+  promisesToAsk,
   rememberData,
   slotPositions,
   stalledStorage,
@@ -109,9 +114,16 @@ export class Agent {
   #passwordSet = '';
   #passwordAt = Number.NEGATIVE_INFINITY;
   #knownData = nothingKnown;
+  /** Where each other agent was last, by instance. */
+  readonly #addresses = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
   #lastTickAt: number;
   #announced = '';
+  /** What was said last of a leader without etcd. */
+  #failsafe: string | undefined;
+  #silence: { readonly at: number; readonly text: string } | undefined;
+  /** What was said last to a leader that asked for a promise. */
+  #promised = '';
   #deadline = 0;
   #wakeAtDeadline: NodeJS.Timeout | undefined;
   #refused = new Set<string>();
@@ -150,6 +162,25 @@ export class Agent {
     const isPlausible = answer.term <= (view.leader?.value.term ?? 0) + 1;
     if (isMember && isPlausible && answer.dataId === view.members.get(answer.instance)?.value.dataId)
       this.#o.peers.hear(answer);
+  }
+
+  /** A leader that cannot reach etcd asks this agent not to stand (rule R11). */
+  promise(asked: PromiseRequest): PromiseAnswer {
+    const { state, answer } = givePromise(this.#state, this.#facts(), asked);
+    this.#state = state;
+    const said = answer.promised ? `promised ${asked.leader.instance}` : (answer.because ?? '');
+    if (said !== this.#promised)
+      this.#o.log.info(
+        {
+          leader: asked.leader.instance,
+          term: asked.term,
+          promised: answer.promised,
+          because: answer.because,
+        },
+        'asked not to stand for election: the leader cannot reach etcd',
+      );
+    this.#promised = said;
+    return answer;
   }
 
   answer(): PeerAnswer {
@@ -217,16 +248,17 @@ export class Agent {
 
   #facts(): Facts {
     const { database, storage, store, peers, me, now } = this.#o;
-    const { instance, bootId, address, node } = me;
+    const { clusterId, instance, bootId, address, node } = me;
     const applied = database.applied;
     return {
       now: now(),
-      me: { instance, bootId, address, node },
+      me: { clusterId, instance, bootId, address, node },
       volume: database.volume,
       storage: storage.facts,
       dcs: { view: store.view, readAt: store.readAt },
       postgres: database.facts,
       peers: peers.facts,
+      promises: peers.promises,
       ...(applied === undefined ? {} : { applied }),
       stopRequested: this.#stopRequested,
     };
@@ -328,6 +360,14 @@ export class Agent {
     else if (o?.receiver?.status === 'streaming') this.#streamedBefore = true;
 
     peers.watch(this.#whomToAsk(facts));
+    peers.askPromises(promisesToAsk(this.#state, facts));
+    const failsafe = failsafeProblem(this.#state, facts, this.#silentSince(facts));
+    if (failsafe?.reason !== this.#failsafe && (failsafe !== undefined || reign !== undefined))
+      this.#o.log.warn(
+        { reason: failsafe?.reason },
+        failsafe?.message ?? 'etcd accepts what this primary writes again',
+      );
+    this.#failsafe = failsafe?.reason;
     void this.#observeIfDue(facts);
 
     const leads = reign !== undefined && reign.stage === 'leading' && reign.open && o?.inRecovery === false;
@@ -394,6 +434,7 @@ export class Agent {
     );
   }
 
+  /** Also those whose keys have run out, where they were last: whoever is cut off from etcd alone is not gone. */
   #whomToAsk(facts: Facts): PeerAddress[] {
     const { view } = facts.dcs;
     const leader = view.leader?.value.instance;
@@ -406,21 +447,26 @@ export class Agent {
     const sync = reign?.sync.names.map((m) => m.instance) ?? [];
     // Clients wait for the target to show that it holds everything.
     const awaited = handover?.phase === 'verify' ? handover.target?.instance : undefined;
-    return [...view.members.values()]
-      .filter((m) => m.value.instance !== facts.me.instance && m.value.address !== '')
-      .map(({ value: m }) => ({
-        instance: m.instance,
-        address: m.address,
-        host: this.#o.hostOf(m.instance),
-        ...(m.instance === awaited ? { look: true } : {}),
+    for (const { value: m } of view.members.values())
+      if (m.address !== '') this.#addresses.set(m.instance, m.address);
+    for (const instance of this.#addresses.keys())
+      if (view.config?.value.members.includes(instance) === false && !view.members.has(instance))
+        this.#addresses.delete(instance);
+    return [...this.#addresses]
+      .filter(([instance]) => instance !== facts.me.instance)
+      .map(([instance, address]) => ({
+        instance,
+        address,
+        host: this.#o.hostOf(instance),
+        ...(instance === awaited ? { look: true } : {}),
         everyMs:
-          m.instance === awaited
+          instance === awaited
             ? probeEveryMs.verify
             : handover !== undefined
               ? probeEveryMs.handover
-              : m.instance === leader || followed.includes(m.instance)
+              : instance === leader || followed.includes(instance)
                 ? probeEveryMs.leader
-                : sync.includes(m.instance)
+                : sync.includes(instance)
                   ? probeEveryMs.syncOfLeader
                   : probeEveryMs.other,
       }));
@@ -455,6 +501,17 @@ export class Agent {
     return leader?.phase === 'vacated' || refused ? 'busy' : 'standby';
   }
 
+  /** When the last good heartbeat was sent, in the time of people. */
+  #silentSince({ now }: Facts): string {
+    const { failsafe } = this.#state;
+    if (failsafe === undefined) return '';
+    if (this.#silence?.at !== failsafe.since) {
+      const began = new Date(this.#o.wallClock().getTime() - (now - failsafe.since));
+      this.#silence = { at: failsafe.since, text: `${began.toISOString().slice(0, 19)}Z` };
+    }
+    return this.#silence.text;
+  }
+
   #member(): MemberValue {
     const facts = this.#facts();
     const { me, database, routing } = this.#o;
@@ -463,6 +520,7 @@ export class Agent {
     const overridden = o === undefined ? [] : o.overridden;
     const problem =
       storageProblem(facts) ??
+      failsafeProblem(this.#state, facts, this.#silentSince(facts)) ??
       this.#state.problem ??
       database.problem ??
       (overridden.length > 0

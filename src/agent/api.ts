@@ -1,8 +1,9 @@
+import type { IncomingMessage } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import type { Certificates } from './certificates.ts';
-import type { PeerAnswer } from './ha/index.ts';
-import { decodeAnswer, encodeAnswer } from './peer-messages.ts';
+import type { PeerAnswer, PromiseAnswer, PromiseRequest } from './ha/index.ts';
+import { decodeAnswer, decodePromiseRequest, encodeAnswer, encodePromiseAnswer } from './peer-messages.ts';
 
 /** What the API asks of the agent. */
 export interface ApiSource {
@@ -16,6 +17,8 @@ export interface ApiSource {
   status(): unknown;
   metrics(): Promise<string>;
   heard(answer: PeerAnswer): void;
+  /** Computed when asked; a promise is remembered by who gives it. */
+  promise(asked: PromiseRequest): PromiseAnswer;
 }
 
 /**
@@ -53,25 +56,41 @@ export function createApi(source: ApiSource, certificates: Certificates): Server
       }
       if (path === '/v1/state') return reply(200, encodeAnswer(source.state()), 'application/json');
       if (path === '/v1/status') return reply(200, JSON.stringify(source.status()), 'application/json');
-      if (path === '/v1/announce' && request.method === 'POST') {
-        let body = '';
-        request.setEncoding('utf8');
-        request.on('data', (chunk: string) => {
-          body += chunk;
-          if (body.length > 65_536) request.destroy();
+      if (path === '/v1/announce' && request.method === 'POST')
+        return read(request, (body) => {
+          const said = parsed(() => decodeAnswer(body));
+          if (said === undefined) return reply(400, 'not an announcement\n');
+          source.heard(said);
+          reply(200, '');
         });
-        request.on('end', () => {
-          try {
-            source.heard(decodeAnswer(body));
-            reply(200, '');
-          } catch {
-            reply(400, 'not an announcement\n');
-          }
+      if (path === '/v1/promise' && request.method === 'POST')
+        return read(request, (body) => {
+          const asked = parsed(() => decodePromiseRequest(body));
+          if (asked === undefined) return reply(400, 'not a question for a promise\n');
+          reply(200, encodePromiseAnswer(source.promise(asked)), 'application/json');
         });
-        return;
-      }
       reply(404, 'no such path\n');
     },
   );
   return server;
+}
+
+/** The whole body, of a sane size. */
+function read(request: IncomingMessage, use: (body: string) => void): void {
+  let body = '';
+  request.setEncoding('utf8');
+  request.on('data', (chunk: string) => {
+    body += chunk;
+    if (body.length > 65_536) request.destroy();
+  });
+  request.on('end', () => use(body));
+}
+
+/** What was sent, or undefined if it cannot be understood. */
+function parsed<T>(decode: () => T): T | undefined {
+  try {
+    return decode();
+  } catch {
+    return undefined;
+  }
 }

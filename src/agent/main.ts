@@ -96,6 +96,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
 
   agent = new Agent({
     me: {
+      clusterId: environment.KOSCHEI_CLUSTER_ID,
       instance,
       bootId: randomBytes(8).toString('hex'),
       address: pod.address,
@@ -132,6 +133,7 @@ async function run(environment: Environment, bootTimeMs: () => number, log: Logg
       status: () => running.status(),
       metrics: () => metrics.metrics(),
       heard: (answer) => running.hear(answer),
+      promise: (asked) => running.promise(asked),
     },
     await readCertificates(path.serverTls),
   );

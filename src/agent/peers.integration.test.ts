@@ -1,10 +1,10 @@
-import type { Server } from 'node:https';
+import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { createAuthority, issueCertificate } from '../tls/certificates.ts';
 import { createApi } from './api.ts';
 import type { Certificates } from './certificates.ts';
-import type { PeerAnswer } from './ha/index.ts';
+import type { PeerAnswer, PromiseAnswer, PromiseRequest } from './ha/index.ts';
 import { Peers } from './peers.ts';
 
 const address = '127.0.0.1';
@@ -41,8 +41,26 @@ const answer = (state: PeerAnswer['state'], change: Partial<PeerAnswer> = {}): P
   ...change,
 });
 
+const question: PromiseRequest = {
+  clusterId: 'c-1',
+  leader: { instance: 'shop-1', dataId: '1'.repeat(16) },
+  bootId: 'boot-of-shop-1',
+  term: 3,
+  ttlMs: 6_000,
+  to: { instance: 'shop-2', dataId: '2'.repeat(16) },
+};
+
+/** A promise of what was asked for. */
+function promised({ clusterId, bootId, term, ttlMs, to }: PromiseRequest): PromiseAnswer {
+  return { by: to, clusterId, bootId, term, ttlMs, promised: true };
+}
+
 /** An agent's API on a free port, that answers with `state`. */
-async function serve(state: () => PeerAnswer, heard: (said: PeerAnswer) => void = () => {}) {
+async function serve(
+  state: () => PeerAnswer,
+  heard: (said: PeerAnswer) => void = () => {},
+  promise: (asked: PromiseRequest) => PromiseAnswer = promised,
+) {
   const fine = { ok: true, why: '' };
   const source = {
     state: vi.fn(state),
@@ -52,6 +70,7 @@ async function serve(state: () => PeerAnswer, heard: (said: PeerAnswer) => void 
     status: () => ({}),
     metrics: async () => '',
     heard,
+    promise: vi.fn(promise),
   };
   const server: Server = createApi(source, certificates);
   await new Promise<void>((resolve) => server.listen(0, address, resolve));
@@ -73,6 +92,11 @@ function ask(port: number, everyMs: number, look = false): Peers {
   });
   peers.watch([{ instance: 'shop-2', address, host, everyMs, look }]);
   open.push({ close: () => peers.stop() });
+  return peers;
+}
+
+function withoutAddresses(peers: Peers): Peers {
+  peers.watch([]);
   return peers;
 }
 
@@ -118,6 +142,53 @@ it('tells its peers', async () => {
   const { port } = await serve(() => answer('standby'), heard);
   ask(port, 60_000).announce(answer('fenced', { instance: 'shop-1' }));
   await vi.waitFor(() => expect(heard).toHaveBeenCalledWith(expect.objectContaining({ instance: 'shop-1' })));
+});
+
+it('asks for promises, each as often as is due, and counts from before it asked', async () => {
+  const { source, port } = await serve(() => answer('standby'));
+  const peers = ask(port, 60_000);
+  const before = now();
+  peers.askPromises([question]);
+  peers.askPromises([question]);
+  await vi.waitFor(() => expect(peers.promises.get('shop-2')?.answer).toEqual(promised(question)));
+  expect(source.promise).toHaveBeenCalledExactlyOnceWith(question);
+  expect(peers.promises.get('shop-2')?.at).toBeLessThanOrEqual(before + 10);
+  peers.askPromises([question]);
+  expect(source.promise).toHaveBeenCalledTimes(1);
+});
+
+it.each<[string, (port: number) => Peers, string]>([
+  ['is refused', (port) => ask(port, 60_000), 'it leads'],
+  ['is not reached', () => ask(1, 60_000), 'ECONNREFUSED'],
+  ['has no address', (port) => withoutAddresses(ask(port, 60_000)), 'no known address'],
+])('takes no promise from who %s', async (_what, asking, because) => {
+  const { port } = await serve(
+    () => answer('standby'),
+    undefined,
+    (asked) => ({ ...promised(asked), promised: false, because: 'it leads' }),
+  );
+  const peers = asking(port);
+  peers.askPromises([question]);
+  await vi.waitFor(() =>
+    expect(peers.promises.get('shop-2')?.answer).toMatchObject({
+      promised: false,
+      because: expect.stringContaining(because),
+    }),
+  );
+});
+
+it('takes no promise from an agent that does not know what it is', async () => {
+  const server = createServer({ ...certificates }, (_request, response) => response.writeHead(404).end());
+  await new Promise<void>((resolve) => server.listen(0, address, resolve));
+  open.push({ close: () => server.close() });
+  const peers = ask((server.address() as AddressInfo).port, 60_000);
+  peers.askPromises([question]);
+  await vi.waitFor(() =>
+    expect(peers.promises.get('shop-2')?.answer).toMatchObject({
+      promised: false,
+      because: 'shop-2 answered 404',
+    }),
+  );
 });
 
 it('closes its connections to who is no longer asked', async () => {

@@ -1,7 +1,7 @@
 import { Agent as HttpsAgent, request } from 'node:https';
 import type { Certificates } from './certificates.ts';
-import type { PeerAnswer, PeerFacts } from './ha/index.ts';
-import { decodeAnswer, encodeAnswer } from './peer-messages.ts';
+import type { PeerAnswer, PeerFacts, PromiseFacts, PromiseRequest } from './ha/index.ts';
+import { decodeAnswer, decodePromiseAnswer, encodeAnswer, encodePromiseRequest } from './peer-messages.ts';
 
 /** Where another agent is reached: by address, checked by name. */
 export interface PeerAddress {
@@ -31,6 +31,9 @@ export interface PeersOptions {
   readonly onAnswer: () => void;
 }
 
+/** How often a leader without etcd asks each for its promise, ms, and how long one question may take. */
+const promise = { everyMs: 500, timeoutMs: 1_000 } as const;
+
 /**
  * Asks the other agents, each at its own pace, over kept connections, one question at a time. What matters is when the
  * newest *answered* question was sent; a peer that does not answer simply grows old.
@@ -39,6 +42,8 @@ export class Peers {
   readonly #o: PeersOptions;
   readonly #facts = new Map<string, PeerFacts>();
   readonly #asked = new Map<string, { at: number; busy: boolean; agent: HttpsAgent; key: string }>();
+  readonly #promises = new Map<string, PromiseFacts>();
+  readonly #promiseAsked = new Map<string, { at: number; busy: boolean }>();
   #wanted: readonly PeerAddress[] = [];
   #timer: NodeJS.Timeout | undefined;
   #pollMs = 0;
@@ -49,6 +54,11 @@ export class Peers {
 
   get facts(): ReadonlyMap<string, PeerFacts> {
     return this.#facts;
+  }
+
+  /** What came of the newest question for a promise, by instance. */
+  get promises(): ReadonlyMap<string, PromiseFacts> {
+    return this.#promises;
   }
 
   /** To how many peers connections are kept. */
@@ -111,6 +121,36 @@ export class Peers {
     }
   }
 
+  /**
+   * Asks each of these for its promise, if that is due; to be called for as long as promises are needed. Where one is
+   * reached is known from `watch`. That somebody cannot be asked is an answer, too: there is no promise.
+   */
+  askPromises(requests: readonly PromiseRequest[]): void {
+    const now = this.#o.now();
+    for (const asked of requests) {
+      const { instance } = asked.to;
+      const last = this.#promiseAsked.get(instance);
+      if (last?.busy === true || now - (last?.at ?? Number.NEGATIVE_INFINITY) < promise.everyMs) continue;
+      const entry = { at: now, busy: true };
+      this.#promiseAsked.set(instance, entry);
+      this.#askPromise(asked)
+        .catch((error: Error) => ({ promised: false, because: error.message }) as const)
+        .then((answer) => {
+          entry.busy = false;
+          this.#promises.set(instance, { at: now, answer });
+          this.#o.onAnswer();
+        });
+    }
+  }
+
+  async #askPromise(asked: PromiseRequest): Promise<PromiseFacts['answer']> {
+    const peer = this.#wanted.find((w) => w.instance === asked.to.instance);
+    if (peer === undefined) return { promised: false, because: 'its agent has no known address' };
+    return decodePromiseAnswer(
+      await this.#send(peer, 'POST', '/v1/promise', encodePromiseRequest(asked), promise.timeoutMs),
+    );
+  }
+
   #ask(): void {
     const now = this.#o.now();
     for (const peer of this.#wanted) {
@@ -159,13 +199,19 @@ export class Peers {
     const known = this.#asked.get(peer.instance);
     if (known?.key === identity) return known;
     known?.agent.destroy();
-    const agent = new HttpsAgent({ keepAlive: true, maxSockets: 2, cert, key, ca, servername: peer.host });
+    const agent = new HttpsAgent({ keepAlive: true, maxSockets: 3, cert, key, ca, servername: peer.host });
     const entry = { at: Number.NEGATIVE_INFINITY, busy: false, agent, key: identity };
     this.#asked.set(peer.instance, entry);
     return entry;
   }
 
-  #send(peer: PeerAddress, method: 'GET' | 'POST', path: string, body?: string): Promise<string> {
+  #send(
+    peer: PeerAddress,
+    method: 'GET' | 'POST',
+    path: string,
+    body?: string,
+    timeoutMs = this.#o.timeoutMs,
+  ): Promise<string> {
     const { agent } = this.#connection(peer);
     return new Promise((resolve, reject) => {
       const call = request(
@@ -195,7 +241,7 @@ export class Peers {
       // A frozen peer keeps its connection: give up on both.
       const timer = setTimeout(
         () => call.destroy(new Error(`${peer.instance} did not answer in time`)),
-        this.#o.timeoutMs,
+        timeoutMs,
       );
       call.on('error', (error) => {
         clearTimeout(timer);

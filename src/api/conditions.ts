@@ -12,7 +12,7 @@ export const conditionTypes = {
   Paused: 'Automatic failover is off for a while, as a person asked: a lost primary is not replaced.',
   SynchronousReplication: 'As many synchronous standbys as the spec asks for confirm every commit.',
   EtcdReachable:
-    'etcd answers the operator. False: nothing is changed, and a primary that cannot reach etcd either stops within `failover.ttlSeconds`.',
+    'etcd answers the operator. False: nothing is changed, and a primary that cannot reach etcd either serves on while its standbys promise not to take its place.',
   VolumesBound: 'Every volume is bound and as large as the spec asks for.',
   SlotsHealthy:
     'Replication slots that were not made by Koschei are usable and hold no more WAL than Postgres keeps anyway.',

@@ -2,6 +2,7 @@ import type { LeaderValue, MemberRef, Stamped, SyncValue } from '../../dcs/index
 import { successorHeadStartMs } from './candidate.ts';
 import { type Draft, mayWriteAgain } from './draft.ts';
 import type { Facts } from './facts.ts';
+import { hasPromised } from './failsafe.ts';
 import { maxStarts } from './leader.ts';
 import { sameMember } from './names.ts';
 import { mayLead } from './options.ts';
@@ -36,6 +37,8 @@ export function bootstrap(draft: Draft): void {
       'WaitingForLeader',
       'etcd knows of no leader of this cluster; waiting for the first instance, or for a decision of a person',
     );
+  // Whoever it was promised to may still serve: with another etcd it learns of nothing.
+  if (hasPromised(draft.state, draft.now)) return;
   const me = { instance: facts.me.instance, dataId: volume.dataId };
   const founding = fresh && !chosen;
   // Never below a term in which a leader that nobody remembers may still call itself one.

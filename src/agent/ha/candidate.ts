@@ -33,7 +33,12 @@ export const freshMs = 1_500;
 
 /** Why this instance may take the leadership now, or why not. */
 export type Eligibility =
-  | { readonly stand: true; readonly why: string }
+  | {
+      readonly stand: true;
+      readonly why: string;
+      /** Since when the place has been open. */
+      readonly since: number;
+    }
   | { readonly stand: false; readonly waitingFor: string };
 
 export interface Situation {
@@ -82,11 +87,12 @@ export function eligibility(s: Situation): Eligibility {
       return { stand: false, waitingFor: `${replaying} still replays: it may hold more` };
   }
 
-  const reason = openReason(s, ttlMs, synchronous && config.fencing === 'fast');
+  const fast = synchronous && config.fencing === 'fast';
+  const reason = openReason(s, ttlMs, fast);
   if (reason === undefined) return { stand: false, waitingFor: 'the leader leads' };
-  const wait = headStart(s, me.instance);
-  if (facts.now < reason.since + wait) return { stand: false, waitingFor: 'another member goes first' };
-  return { stand: true, why: reason.why };
+  if (facts.now < reason.since + headStart(s, me.instance))
+    return { stand: false, waitingFor: 'another member goes first' };
+  return { stand: true, ...reason };
 }
 
 /** The ttl to outwait, ms: a leader that has not yet heard of a shorter one goes on by its own. */
@@ -110,14 +116,14 @@ export function openReason(
   const peer = leaderAnswer(facts, leader.value);
   if (fast && peer?.answer.state === 'fenced' && peer.answer.term === leader.value.term)
     return { since: seenAt, why: `${leader.value.instance} says that it has fenced itself` };
-  const silentSince = Math.max(seenAt, state.bootedAt);
-  if (facts.now - silentSince >= ttlMs)
-    return { since: silentSince + ttlMs, why: `no heartbeat of ${leader.value.instance} for ${ttlMs} ms` };
+  const silentFrom = silentForTtl(state, ttlMs);
+  if (facts.now >= silentFrom)
+    return { since: silentFrom, why: `no heartbeat of ${leader.value.instance} for ${ttlMs} ms` };
   if (!fast) return undefined;
   const goneAt = gone(facts, leader.value);
   if (goneAt !== undefined && facts.now >= goneAt)
     return { since: goneAt, why: `nobody listens at the address of ${leader.value.instance} any more` };
-  const suspectAt = suspicion(state, silentSince);
+  const suspectAt = suspicion(state);
   return facts.now >= suspectAt
     ? { since: suspectAt, why: `${leader.value.instance} neither answers nor sends heartbeats` }
     : undefined;
@@ -140,17 +146,27 @@ export function standsBack(facts: Facts, state: HaState): boolean {
     instance: facts.me.instance,
     dataId: facts.volume.dataId,
   });
-  const silentSince = Math.max(state.leaderSeen?.at ?? state.bootedAt, state.bootedAt);
   const suspectAt = mayStand
-    ? suspicion(state, silentSince)
-    : Math.max(state.proofAt + standBackProbeMs, silentSince + standBackHeartbeatMs);
+    ? suspicion(state)
+    : Math.max(state.proofAt + standBackProbeMs, silentSince(state) + standBackHeartbeatMs);
   const ttlMs = Math.max(config.value.timing.ttlMs, leader.value.ttlMs ?? 0);
-  return facts.now >= suspectAt && facts.now < silentSince + ttlMs;
+  return facts.now >= suspectAt && facts.now < silentForTtl(state, ttlMs);
 }
 
 /** When a leader from which nothing has been heard is suspect. */
-function suspicion(state: HaState, silentSince: number): number {
-  return Math.max(state.proofAt + probeSilenceMs, silentSince + heartbeatSilenceMs);
+function suspicion(state: HaState): number {
+  return Math.max(state.proofAt + probeSilenceMs, silentSince(state) + heartbeatSilenceMs);
+}
+
+/** Since when nothing was heard of the leader through etcd; a promise counts as a heartbeat that was seen then (R11). */
+function silentSince(state: HaState): number {
+  return Math.max(state.leaderSeen?.at ?? 0, state.bootedAt, state.promise?.at ?? 0);
+}
+
+/** When that has lasted for a ttl: this observer's, or the one that it has promised to wait for. */
+function silentForTtl(state: HaState, ttlMs: number): number {
+  const { promise } = state;
+  return Math.max(silentSince(state) + ttlMs, promise === undefined ? 0 : promise.at + promise.ttlMs);
 }
 
 /**
@@ -251,8 +267,7 @@ function tooFarBehind(facts: Facts, leader: LeaderValue, bound: number | undefin
 function mayBeAhead({ facts, state, leader }: Situation, ttlMs: number): string | undefined {
   // A leader that handed over has seen its successor hold everything.
   if (leader.value.phase === 'vacated' && leader.value.successor === facts.me.instance) return undefined;
-  const silentSince = Math.max(state.leaderSeen?.at ?? state.bootedAt, state.bootedAt);
-  if (facts.now - silentSince >= ttlMs + replayPatienceMs) return undefined;
+  if (facts.now - silentForTtl(state, ttlMs) >= replayPatienceMs) return undefined;
   return leader.value.members.find(({ instance, dataId }) => {
     if (instance === leader.value.instance || instance === facts.me.instance) return false;
     if (!mayLead(facts.dcs.view.config?.value, instance)) return false;

@@ -192,12 +192,19 @@ interface World extends Stored {
 function facts(w: World): Facts {
   return {
     now: w.now ?? now,
-    me: { instance: A.instance, bootId: boot(A), address: 'address of shop-1', node: 'node of shop-1' },
+    me: {
+      clusterId: 'c',
+      instance: A.instance,
+      bootId: boot(A),
+      address: 'address of shop-1',
+      node: 'node of shop-1',
+    },
     volume: w.volume ?? volume(),
     storage: w.storage ?? [],
     dcs: { view: stored(w), readAt: 'readAt' in w ? w.readAt : now - 10 },
     postgres: w.postgres ?? standby(),
     peers: new Map(w.peers ?? []),
+    promises: new Map(),
     ...(w.applied === undefined
       ? {}
       : { applied: { synchronousNames: w.applied, clientsAllowed: true, generation: 1 } }),
@@ -222,6 +229,7 @@ function leader(reign: Partial<Reign> = {}, change: Partial<HaState> = {}): HaSt
       deadline: now + 4_000,
       goodAt: now - 300,
       timing: defaultTiming,
+      written: { members: [A, B, C], names: [B], async: false, ttlMs: defaultTiming.ttlMs },
       beat: 7,
       sync: { term: 3, mode: 'sync', names: [B] },
       stage: 'leading',

@@ -1,6 +1,7 @@
 import { placeholderName } from '../../postgres/replication-names.ts';
 import { Draft } from './draft.ts';
 import type { Decision, Facts, HaState, Input } from './facts.ts';
+import { extendByPromises } from './failsafe.ts';
 import { fenceIfDue } from './fence.ts';
 import { heartbeat, lead } from './leader.ts';
 import { absorbOperation, absorbTransaction } from './outcomes.ts';
@@ -35,6 +36,7 @@ export function decide(state: HaState, input: Input, facts: Facts): Decision {
   observeLeader(draft);
   observePause(draft);
   observeUpstream(draft);
+  extendByPromises(draft);
   if (fenceIfDue(draft)) return draft.decision();
   heartbeat(draft);
   const { operation, reign } = draft.state;

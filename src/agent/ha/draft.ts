@@ -1,6 +1,7 @@
 import type { Timing } from '../../dcs/index.ts';
 import { leaderGraceMs } from '../../dcs/index.ts';
 import type { Command, Decision, Facts, HaState, LeaderWrite, Operation, Reign } from './facts.ts';
+import { eitherWritten, writtenBy } from './leader-write.ts';
 import { sameSettings, standbyNames, wantedSettings } from './settings.ts';
 
 /** At least this long between two writes after one without a definite answer, ms. */
@@ -64,7 +65,10 @@ export class Draft {
     });
     // From now on observers may go by this ttl, whether or not an answer comes: it may be shorter than the one before.
     if (reign !== undefined && timing !== undefined)
-      this.setReign({ deadline: Math.min(reign.deadline, this.now + leaderGraceMs(timing)) });
+      this.setReign({
+        deadline: Math.min(reign.deadline, this.now + leaderGraceMs(timing)),
+        written: eitherWritten(reign.written, writtenBy(write.leader, write.sync, timing.ttlMs)),
+      });
     this.commands.push({ kind: 'transact', id, write, because });
   }
 

@@ -14,6 +14,8 @@ export interface Facts {
   readonly postgres: PostgresFacts;
   /** What the other agents answered, by instance name. */
   readonly peers: ReadonlyMap<string, PeerFacts>;
+  /** What the other agents answered to questions for a promise (rule R11), by instance name. */
+  readonly promises: ReadonlyMap<string, PromiseFacts>;
   /** The settings that Postgres runs with (or will start with), as far as this agent wrote and verified them. */
   readonly applied?: AppliedSettings;
   /** SIGTERM was received. */
@@ -21,6 +23,7 @@ export interface Facts {
 }
 
 export interface Me {
+  readonly clusterId: string;
   readonly instance: string;
   readonly bootId: string;
   readonly address: string;
@@ -156,6 +159,34 @@ export interface PeerAnswer {
   readonly ancestors: readonly { readonly timeline: number; readonly end: bigint }[];
 }
 
+/** A leader that cannot reach etcd asks a member not to stand for `ttlMs` (rule R11). */
+export interface PromiseRequest {
+  readonly clusterId: string;
+  readonly leader: MemberRef;
+  readonly bootId: string;
+  readonly term: number;
+  readonly ttlMs: number;
+  readonly to: MemberRef;
+}
+
+/** What it says to that; what it was asked comes back with it. */
+export interface PromiseAnswer {
+  readonly by: MemberRef;
+  readonly clusterId: string;
+  readonly bootId: string;
+  readonly term: number;
+  readonly ttlMs: number;
+  readonly promised: boolean;
+  /** Why not. */
+  readonly because?: string | undefined;
+}
+
+export interface PromiseFacts {
+  /** When the newest question that has ended, with or without an answer, was sent. */
+  readonly at: number;
+  readonly answer: PromiseAnswer | { readonly promised: false; readonly because: string };
+}
+
 /** Where a standby streams from. */
 export interface Upstream {
   readonly instance: string;
@@ -195,6 +226,21 @@ export interface AppliedSettings extends Settings {
   readonly generation: number;
 }
 
+/**
+ * What others may go by: the last write of the leader key that certainly happened, and each one after it that may have
+ * happened or may still.
+ */
+export interface Written {
+  /** On any of the lists. */
+  readonly members: readonly MemberRef[];
+  /** In any of the synchronous sets. */
+  readonly names: readonly MemberRef[];
+  /** Any of the modes is `async`. */
+  readonly async: boolean;
+  /** The shortest ttl. */
+  readonly ttlMs: number;
+}
+
 /** One leadership term of this boot. */
 export interface Reign {
   readonly term: number;
@@ -203,12 +249,13 @@ export interface Reign {
   readonly revision: string;
   /** A transaction ended without a definite answer (or this boot has just adopted the key): rule R2. */
   readonly barrier: boolean;
-  /** Fencing starts here; moved by each good heartbeat, counted from its sending. */
+  /** Fencing starts here; moved by each good heartbeat, counted from its sending, and by promises (rule R11). */
   readonly deadline: number;
   /** When the last good write was sent. */
   readonly goodAt: number;
   /** As configured last: a configuration that cannot be read must not end a reign. */
   readonly timing: Timing;
+  readonly written: Written;
   readonly beat: number;
   /** etcd's `sync` as of the last definite answer. */
   readonly sync: SyncValue;
@@ -277,6 +324,21 @@ export interface HaState {
   readonly reign?: Reign;
   /** The pause of automatic failover in force, and when this boot first saw it. */
   readonly pause?: { readonly until: string; readonly since: number };
+  /** Of a leader without a good heartbeat: who promised not to stand, and who did not and why. Until etcd answers. */
+  readonly failsafe?: {
+    /** When the last good heartbeat was sent. */
+    readonly since: number;
+    readonly promised: readonly string[];
+    readonly missing: readonly { readonly instance: string; readonly because: string }[];
+  };
+  /** What this agent has promised last (rule R11): not to stand because of the leader's silence for this long. */
+  readonly promise?: {
+    readonly to: MemberRef;
+    readonly term: number;
+    /** When it was given. */
+    readonly at: number;
+    readonly ttlMs: number;
+  };
   /** The term that this boot led and has fenced, told to the peers. */
   readonly fencedTerm?: number;
   /** When that was done. */

@@ -2,6 +2,7 @@
 export { freshMs, provesLeadership } from './candidate.ts';
 export { decide, initialState } from './decide.ts';
 export type * from './facts.ts';
+export { failsafeProblem, givePromise, promisesToAsk } from './failsafe.ts';
 export { fenceDeadline } from './fence.ts';
 export { noDataId } from './names.ts';
 export { answerProbe } from './probe.ts';

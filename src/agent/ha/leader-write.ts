@@ -1,7 +1,8 @@
-import type { LeaderValue, MemberRef } from '../../dcs/index.ts';
+import type { LeaderValue, MemberRef, SyncValue } from '../../dcs/index.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
 import type { Draft } from './draft.ts';
-import type { Facts, LeaderWrite, Reign } from './facts.ts';
+import type { Facts, LeaderWrite, Reign, Written } from './facts.ts';
+import { includesMember } from './names.ts';
 
 /** The write of the leader key that goes on with this reign (R1: every write of a leader is one). */
 export function rewrite(
@@ -61,4 +62,28 @@ function memberList(facts: Facts): MemberRef[] {
   return facts.volume.state === 'ready'
     ? [{ instance: facts.me.instance, dataId: facts.volume.dataId }, ...known]
     : known;
+}
+
+/** What others go by when a leader has written these values. */
+export function writtenBy(leader: LeaderValue, sync: SyncValue | undefined, ttlMs: number): Written {
+  return {
+    members: leader.members,
+    names: sync?.names ?? [],
+    async: sync?.mode === 'async',
+    ttlMs: leader.ttlMs ?? ttlMs,
+  };
+}
+
+/** What others may go by when it is not known which of the two they see. */
+export function eitherWritten(a: Written, b: Written): Written {
+  const union = (x: readonly MemberRef[], y: readonly MemberRef[]) => [
+    ...x,
+    ...y.filter((m) => !includesMember(x, m)),
+  ];
+  return {
+    members: union(a.members, b.members),
+    names: union(a.names, b.names),
+    async: a.async || b.async,
+    ttlMs: Math.min(a.ttlMs, b.ttlMs),
+  };
 }

@@ -39,7 +39,8 @@ function isPaused({ facts, state }: Draft): boolean {
   return pausedUntil(facts, state) !== undefined;
 }
 
-function cannotLead(draft: Draft): boolean {
+/** A leader that lets its heartbeat go silent, so that others may lead. */
+export function cannotLead(draft: Draft): boolean {
   const { attempts, fenceAfter, operation, reign } = draft.state;
   if (draft.facts.volume.state !== 'ready') return true;
   // Nobody knows what a Postgres does that could not be fenced; most likely its disk is stalled.

@@ -4,6 +4,7 @@ import { timingOf } from './draft.ts';
 import type { Facts, LeaderWrite, Operation, OperationOutcome, TransactionOutcome } from './facts.ts';
 import { abandonHandover, startAgain } from './handover.ts';
 import { maxStarts } from './leader.ts';
+import { eitherWritten, writtenBy } from './leader-write.ts';
 import { finishCommand, orderOf } from './orders.ts';
 import { wentBack } from './restored-state.ts';
 import { namesFor, opensWithPromotion } from './settings.ts';
@@ -48,7 +49,15 @@ export function absorbTransaction(draft: Draft, id: number, outcome: Transaction
     ) {
       // An abandoned write of this boot landed: go on from it, still behind the barrier.
       const { term, timeline } = leader.value;
-      draft.setReign({ revision: leader.revision, barrier: true, sync: sync.value, term, timeline });
+      const landed = writtenBy(leader.value, sync.value, reign.timing.ttlMs);
+      draft.setReign({
+        revision: leader.revision,
+        barrier: true,
+        sync: sync.value,
+        written: eitherWritten(reign.written, landed),
+        term,
+        timeline,
+      });
     } else draft.endReign(false);
     return;
   }
@@ -72,6 +81,8 @@ export function won(
     revision,
     barrier: false,
     timing,
+    // R2: no older write can happen any more.
+    written: writtenBy(write.leader, sync, timing.ttlMs),
     // Counted from before sending: no observer can have seen this heartbeat earlier.
     deadline: sentAt + leaderGraceMs(timing),
     goodAt: sentAt,
@@ -81,6 +92,7 @@ export function won(
     timeline: write.leader.timeline,
   };
   const { reign } = draft.state;
+  draft.set({ failsafe: undefined });
   switch (write.kind) {
     case 'heartbeat':
     case 'sync':

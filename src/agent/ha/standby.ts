@@ -14,6 +14,8 @@ import { namesAfterTakeover } from './sync-upkeep.ts';
 
 /** How old a linearizable read may be when a candidate begins a takeover, ms; the taking transaction compares again. */
 const readFreshMs = 500;
+/** A takeover that has waited for such a read for longer is told, ms. */
+const readPatienceMs = 2_000;
 
 /** The rules of everybody who does not lead: found, resume, clone, stand, follow, rejoin. */
 export function follow(draft: Draft): void {
@@ -65,6 +67,7 @@ export function follow(draft: Draft): void {
   }
   if (draft.state.problem?.reason === 'StateOlderThanData') draft.clearProblem();
   if (isMine(facts, leader.value)) return resume(draft, leader, sync);
+  if (state.failsafe !== undefined) draft.set({ failsafe: undefined });
   if (volume.state !== 'ready') {
     if (state.takeover !== undefined) draft.set({ takeover: undefined });
     clone(draft, leader.value, volume.state === 'tainted' ? volume.why : 'the volume is empty');
@@ -90,6 +93,8 @@ export function follow(draft: Draft): void {
     // Promotion rests on a linearizable read, sent after the suspicion arose.
     if (facts.dcs.readAt === undefined || facts.dcs.readAt < draft.now - readFreshMs) {
       draft.commands.push({ kind: 'read', because: why });
+      if (may.stand && draft.now - may.since > readPatienceMs)
+        draft.problem('WaitingForEtcd', `${why}; nobody is promoted before etcd answers`);
       return;
     }
     const next = takeWrite({ facts, state, leader, sync }).sync ?? sync.value;

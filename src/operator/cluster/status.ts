@@ -546,7 +546,7 @@ function etcdCondition({ snapshot, accepted, situation }: StatusInput): NewCondi
       type,
       status: 'False',
       reason,
-      message: `${message}. Nothing is changed until etcd answers. A primary that cannot reach it either stops within ${accepted.spec.failover.ttlSeconds} s, and nobody can take over until etcd is back`,
+      message: `${message}. Nothing is changed until etcd answers. A primary that cannot reach it either serves on while all who could take its place promise not to, else it stops within ${accepted.spec.failover.ttlSeconds} s; nobody can take over until etcd is back`,
     };
   }
   if (situation === 'lost') {
