@@ -87,6 +87,20 @@ describe('an addition that a takeover began', () => {
   });
 });
 
+describe('a member that is awaited', () => {
+  it('is not stored twice when the others are lost as well', () => {
+    const world = situation({
+      config: { synchronous: 2, durability: 'required' },
+      stored: stored(C, D),
+      names: names(C, D),
+      observation: look(1_000, []),
+      candidates: [candidate(C)],
+      awaited: [C.dataId],
+    });
+    expect(planSyncSet(world)).toMatchObject({ step: 'nothing' });
+  });
+});
+
 describe('a better one', () => {
   /** C is synchronous, D is not. */
   const joins = (c: Partial<Candidate>, d: Partial<Candidate>, change: Partial<SyncSituation> = {}) =>

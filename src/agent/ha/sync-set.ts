@@ -197,7 +197,8 @@ function nextStep(s: SyncSituation): SyncStep {
   // Nobody to add: drop whom etcd names in vain.
   const keep =
     s.config.durability === 'required' && wanted.length < s.config.synchronous
-      ? [...wanted, ...lost].slice(0, s.config.synchronous)
+      ? // Who is awaited is wanted although it does not stream yet.
+        [...wanted, ...lost.filter((m) => !includesMember(wanted, m))].slice(0, s.config.synchronous)
       : wanted;
   if (s.observation !== undefined && s.stored.names.some((m) => !includesMember(keep, m)))
     return {
