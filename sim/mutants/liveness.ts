@@ -9,7 +9,7 @@ export const livelihood: readonly Mutant[] = [
     name: 'no-new-term',
     broken: 'a leader whose Postgres runs as standby takes no new term (CE11)',
     caughtBy: ['liveness'],
-    profile: { config: async_, favour: ['operation', 'crash-postgres', 'kill-agent'] },
+    profile: { config: async_, instances: 2, only: ['disk-full', 'stop-pod', 'crash-postgres'] },
     rules: withheld((c) => c.kind === 'transact' && c.write.kind === 'new-term'),
   },
   {
