@@ -98,7 +98,12 @@ export const failsafe: readonly Mutant[] = [
     name: 'new-member-stands',
     broken: 'R11: a member stands that its leader has not yet listed (CE7)',
     caughtBy: ['fence-in-time', 'one-writable'],
-    profile: { instances: 3, config: async_, only: ['lose-volume', 'cut-etcd', 'operation'] },
+    profile: {
+      instances: 3,
+      config: async_,
+      only: ['lose-volume', 'cut-etcd', 'operation'],
+      also: [{ at: 5_000, kind: 'cut-etcd', who: 'leader', for: 20_000, requests: true, answers: true }],
+    },
     rules: told((facts, state) => {
       const { volume, me, dcs } = facts;
       const { leader } = dcs.view;
