@@ -176,7 +176,7 @@ bit frozen[3];
 #define CHANGELIST(i, x)
 #endif
 #ifdef FAILSAFE
-/* world: R11: promise */
+/* code: givePromise, whyNot, hasPromised (R11) */
 #define PROMISE(x, i) \
   :: d_step { x != i && AWAKE(x) && asked[i] != NOROUND && (need[i] & BIT(x)) && !(got[i] & BIT(x)) && FOLLOWS(x, i) && NOTLEADING(x) && NOTTAKING(x) -> \
        printf("%d promises %d not to stand for a ttl\n", x, i); KEEP(x) got[i] = got[i] | BIT(x) }
@@ -269,11 +269,11 @@ proctype instance(byte i) {
 #endif
 #endif
 #ifdef FAILSAFE
-  /* world: R11: ask all who may stand, as far as this leader can know; the deadline counts from before */
+  /* code: promisesToAsk, whoMustPromise (R11): all who may stand, as far as this leader can know */
   :: d_step { AWAKE(i) && primary[i] && led[i] == made[i] && led[i] && led[i] < TERMS && asked[i] == NOROUND -> printf("%d asks for promises\n", i);
        asked[i] = 0; need[i] = ASKED(i); got[i] = 0; tooLate[i] = NEWER(i) }
   PROMISE(0, i) PROMISE(1, i) PROMISE(2, i)
-  /* world: R11: every promise is there */
+  /* code: extendByPromises (R11): the deadline counts from before the questions */
   :: d_step { AWAKE(i) && asked[i] != NOROUND && ENOUGH(i) -> printf("%d has every promise: its deadline moves\n", i);
 #ifdef FAST
        assert(!tooLate[i]);
@@ -284,7 +284,7 @@ proctype instance(byte i) {
        EARLIER(open[i], asked[i]);
 #endif
        asked[i] = NOROUND; need[i] = 0; got[i] = 0; tooLate[i] = 0 }
-  /* world: R11: a promise is missing */
+  /* code: extendByPromises (R11): a promise is missing */
   :: d_step { asked[i] != NOROUND -> asked[i] = NOROUND; need[i] = 0; got[i] = 0; tooLate[i] = 0 }
 #endif
 #ifdef RESTART
